@@ -1,0 +1,54 @@
+# Everything a developer or a newcomer runs. `make demo` and `make test` set up .venv by themselves.
+PYTHON ?= python3.11
+BIN := .venv/bin
+FOLDERS := dataset featureset jobs distill recommenders
+SOURCES := pipeline.py $(FOLDERS)
+
+.PHONY: demo test test-slow lint fmt type bench docs clean
+
+# The environment is made again only when what goes into it changes.
+.venv/.dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=strict
+	@touch $@
+
+# A strict editable install links each file: a new, moved or deleted one needs linking again.
+.venv/.links: .venv/.dependencies $(shell find $(FOLDERS) -type d -not -name __pycache__)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --editable . --config-settings editable_mode=strict
+	@touch $@
+
+demo: .venv/.links
+	$(BIN)/pipeline distill --dataset sample --overwrite
+	$(BIN)/pipeline train --backbone bm3 --features artifacts/sample --name demo --overwrite
+	$(BIN)/pipeline recommend --run demo --user u1 --k 5
+	@echo "written: artifacts/sample (feature set), runs/demo (metrics, lists, embeddings)"
+
+test: lint type .venv/.links
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-slow: .venv/.links
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.links
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+fmt: .venv/.links
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: .venv/.links
+	$(BIN)/mypy -p sgfd
+
+bench: .venv/.links
+	$(BIN)/python benchmarks/export_throughput.py
+	$(BIN)/python benchmarks/topk_search.py
+	$(BIN)/python benchmarks/bm3_epoch.py
+	$(BIN)/python benchmarks/graph_product.py
+
+docs: .venv/.links
+	$(BIN)/python -m pytest tests/docs
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

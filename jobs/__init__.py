@@ -1,0 +1,23 @@
+"""What a long computation needs: a device, a work folder, checkpoints, progress, Ctrl-C."""
+
+from sgfd.jobs.checkpoint import pack, subset, unpack
+from sgfd.jobs.device import peak_memory_bytes, seed_everything, use_device, use_threads
+from sgfd.jobs.errors import JobError
+from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
+from sgfd.jobs.progress import progress
+from sgfd.jobs.workfolder import WorkFolder
+
+__all__ = [
+    "Interrupt",
+    "JobError",
+    "WorkFolder",
+    "deferred_interrupt",
+    "pack",
+    "peak_memory_bytes",
+    "progress",
+    "seed_everything",
+    "subset",
+    "unpack",
+    "use_device",
+    "use_threads",
+]

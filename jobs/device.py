@@ -1,0 +1,46 @@
+"""Where a computation runs: device, threads, seeds, and how much memory it took."""
+
+import os
+import resource
+
+import numpy as np
+import torch
+
+from sgfd.jobs.errors import JobError
+
+
+def use_device(name: str) -> torch.device:
+    """The device called `name`: `cpu`, `cuda`, or `auto` for the GPU where there is one.
+
+    Raises:
+        JobError: `cuda` is asked for and this machine has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise JobError("--device cuda", "no CUDA device is available", "use --device cpu or auto")
+    return torch.device(name)
+
+
+def use_threads(threads: int | None) -> int:
+    """Give torch and FAISS the same number of threads (default: the cores we may use)."""
+    import faiss
+
+    count = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    faiss.omp_set_num_threads(count)
+    return count
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices) and numpy's legacy generator."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (third parties' backbones may draw from it)
+
+
+def peak_memory_bytes(device: torch.device | None = None) -> int:
+    """Peak resident memory of this process, plus the peak on the GPU where one is used."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device is not None and device.type == "cuda":
+        peak += torch.cuda.max_memory_allocated(device)
+    return peak

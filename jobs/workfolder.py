@@ -1,0 +1,152 @@
+"""Where a long computation builds its result: locked, resumable, published by one rename.
+
+Beside the target `NAME` lies `.NAME.partial/` while the work is going on:
+
+    lock                     held (flock) by the process at work; a killed one lets go by itself
+    identity.json            what is being computed: inputs, settings, seed
+    checkpoint.safetensors   tensors, with the rest of the state as JSON in the metadata
+    result/                  the folder that will become NAME
+
+A reader never looks in there, so a killed process leaves nothing that passes for a result.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sgfd.featureset import publish_folder, write_file
+from sgfd.jobs.errors import JobError
+
+logger = logging.getLogger("sgfd")
+
+
+class WorkFolder:
+    """The work on one target folder; use it as a context manager.
+
+    Args:
+        target: the folder that the work will become.
+        identity: JSON-serialisable description of the work. A left-over of the same identity
+            is gone on with, one of another is thrown away; the log says which.
+        overwrite: whether an existing target may be replaced.
+
+    Raises:
+        JobError: the target exists and may not be replaced, or another process is at work on it.
+    """
+
+    def __init__(self, target: Path, identity: dict[str, Any], overwrite: bool = False) -> None:
+        self.target = target
+        self.overwrite = overwrite
+        self.folder = target.parent / f".{target.name}.partial"
+        self.result = self.folder / "result"
+        self.resumed = False
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._checkpoint = self.folder / "checkpoint.safetensors"
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        if self.target.exists() and not self.overwrite:
+            raise JobError(self.target, "exists already", "choose another name or add --overwrite")
+        self._lock = self._acquire()
+        try:
+            self._take_over()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.folder.is_dir() and not self._checkpoint.exists():
+            shutil.rmtree(self.folder)  # nothing in it that a next run could use
+        self._release()
+
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace the checkpoint by this one, as a whole or not at all."""
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_file(self._checkpoint, save(plain, metadata={"state": json.dumps(state)}))
+
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint: its tensors (on the CPU) and its state; None if there is none."""
+        if not self._checkpoint.exists():
+            return None
+        try:
+            with safe_open(self._checkpoint, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, json.loads(file.metadata()["state"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise JobError(
+                self._checkpoint, f"the checkpoint can't be read ({error})", "delete it and run again"
+            ) from None
+
+    def publish(self) -> Path:
+        """Make `result` the target by one rename and remove the rest of the work."""
+        publish_folder(self.result, self.target, self.overwrite)
+        shutil.rmtree(self.folder)
+        return self.target
+
+    def _acquire(self) -> int:
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                continue  # its owner finished and removed the folder between our two calls
+            except OSError as error:
+                raise JobError(
+                    self.folder, f"can't be written ({error.strerror})", "choose another folder"
+                ) from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise JobError(
+                    self.target,
+                    "another process is making it at this moment",
+                    "wait for it to end, or choose another name",
+                ) from None
+            if self._is_ours(lock):
+                return lock
+            os.close(lock)
+
+    def _is_ours(self, lock: int) -> bool:
+        """Whether the locked file is still the one at its path (its owner may have removed it)."""
+        with contextlib.suppress(FileNotFoundError):
+            return (
+                os.fstat(lock).st_ino == (self.folder / "lock").stat().st_ino
+            )
+        return False
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_over(self) -> None:
+        """Keep what an earlier, ended process left of the same work; clear anything else."""
+        record = self.folder / "identity.json"
+        left = record.read_text(encoding="utf-8") if record.exists() else None
+        if left == self._identity and self._checkpoint.exists():
+            self.resumed = True
+            logger.info("resuming unfinished work on %s from its last checkpoint", self.target)
+        else:
+            if left is not None:
+                why = "has no checkpoint" if left == self._identity else "had other inputs or settings"
+                logger.info("unfinished work on %s %s: starting over", self.target, why)
+            self._checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(self.result, ignore_errors=True)
+        self.result.mkdir()
+        write_file(record, self._identity.encode())

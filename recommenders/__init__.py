@@ -1,0 +1,32 @@
+"""Stage two: any backbone trains on a feature set and is judged by exact top-K.
+
+    from sgfd import dataset, featureset, recommenders
+
+    office = dataset.load_dataset("office")
+    run = recommenders.train(office, "bm3", featureset.load("artifacts/office"))
+    run.metrics["test"]["recall@20"]
+    run.recommend("A2TM9WEZ2CIXH2", k=5)
+"""
+
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
+from sgfd.recommenders.backbones import BACKBONES, find_backbone
+from sgfd.recommenders.evaluation import judge, top_k
+from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.item_sets import ItemSets
+from sgfd.recommenders.run import train
+from sgfd.recommenders.run_folder import Run, load_run
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "BackboneSettings",
+    "Batch",
+    "Inputs",
+    "ItemSets",
+    "Run",
+    "find_backbone",
+    "judge",
+    "load_run",
+    "top_k",
+    "train",
+]

@@ -1,0 +1,66 @@
+"""BPR: matrix factorisation on ranked pairs. The floor that uses no features.
+
+Rendle, Freudenthaler, Gantner, Schmidt-Thieme: BPR: Bayesian Personalized Ranking from Implicit
+Feedback, UAI 2009.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgfd.recommenders.backbone import CHECKED, Backbone, BackboneSettings, Batch, Count, NotNegative
+from sgfd.recommenders.inputs import Inputs
+
+
+@dataclass(frozen=True, config=CHECKED)
+class BPRSettings(BackboneSettings):
+    """Settings of BPR."""
+
+    embedding_dim: Count = 64
+    """Width of user and item vectors."""
+    regularization: NotNegative = 1e-4
+    """Weight of the squared vectors of the batch (lambda of eq. BPR-Opt)."""
+
+
+class BPR(Backbone):
+    """score(u, i) = p_u . q_i + b_i; loss = -ln sigmoid(score(u, i) - score(u, j)) + L2."""
+
+    Settings: ClassVar[type[BackboneSettings]] = BPRSettings
+    uses_features: ClassVar[bool] = False
+    negatives: ClassVar[int] = 1
+
+    def __init__(self, inputs: Inputs, settings: BPRSettings) -> None:
+        super().__init__(inputs, settings)
+        self.settings = settings
+        self.users = nn.Embedding(inputs.n_users, settings.embedding_dim)
+        self.items = nn.Embedding(inputs.n_items, settings.embedding_dim)
+        self.bias = nn.Embedding(inputs.n_items, 1)
+        nn.init.normal_(self.users.weight, std=0.1)
+        nn.init.normal_(self.items.weight, std=0.1)
+        nn.init.zeros_(self.bias.weight)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """-ln sigmoid(x_ui - x_uj) and the L2 penalty, means over the batch."""
+        assert batch.negatives is not None
+        user = self.users(batch.users)
+        liked, other = self.items(batch.items), self.items(batch.negatives)
+        liked_bias, other_bias = self.bias(batch.items), self.bias(batch.negatives)
+        margin = (user * (liked - other)).sum(dim=1) + (liked_bias - other_bias).squeeze(1)
+        squares = sum(
+            x.square().sum() for x in (user, liked, other, liked_bias, other_bias)
+        ) / len(user)
+        return {
+            "ranking": -functional.logsigmoid(margin).mean(),
+            "regularization": self.settings.regularization * squares,
+        }
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """[p_u, 1] (U, d + 1) and [q_i, b_i] (I, d + 1)."""
+        users, items = self.users.weight, self.items.weight
+        return (
+            torch.cat([users, users.new_ones(len(users), 1)], dim=1),
+            torch.cat([items, self.bias.weight], dim=1),
+        )

@@ -1,0 +1,41 @@
+"""Judging embeddings on held-out interactions: search, metrics, per user and on average."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgfd.recommenders.evaluation.metrics import CUTOFFS, Values, average, per_user_metrics
+from sgfd.recommenders.evaluation.topk import Scores, Similarity, top_k
+from sgfd.recommenders.item_sets import Indices, ItemSets
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How well the lists of the users with held-out items did.
+
+    Attributes:
+        users: int64 (V,), the users judged.
+        metrics: means over these users, such as `recall@20`; empty where nobody is judged.
+        per_user: float64 (V,) of each metric.
+    """
+
+    users: Indices
+    metrics: dict[str, float]
+    per_user: dict[str, Values]
+
+
+def judge(
+    users: Scores,
+    items: Scores,
+    similarity: Similarity,
+    seen: ItemSets,
+    held_out: ItemSets,
+    cutoffs: tuple[int, ...] = CUTOFFS,
+) -> Judgement:
+    """Rank all unseen items for each user with held-out items and measure the lists."""
+    judged = np.flatnonzero(held_out.sizes)
+    if not len(judged):
+        return Judgement(judged, {}, {})
+    lists, _ = top_k(users[judged], items, max(cutoffs), seen.take(judged), similarity)
+    per_user = per_user_metrics(lists, held_out.take(judged), cutoffs)
+    return Judgement(judged, average(lists, per_user, len(items), cutoffs), per_user)

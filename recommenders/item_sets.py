@@ -1,0 +1,99 @@
+"""Each user's set of items (seen, held out), with bulk operations on it."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ItemSets:
+    """For each of U users a sorted set of items, in compressed rows.
+
+    Attributes:
+        offsets: int64 (U + 1,); user u's items are `items[offsets[u]:offsets[u + 1]]`.
+        items: int64 (n,), ascending within each user, without duplicates.
+        n_items: number of items that could be in a set.
+    """
+
+    offsets: Indices
+    items: Indices
+    n_items: int
+
+    @classmethod
+    def from_pairs(cls, user: Indices, item: Indices, n_users: int, n_items: int) -> Self:
+        """The sets of n (user, item) pairs in any order; duplicates count once."""
+        keys = np.unique(user.astype(np.int64) * n_items + item)
+        owner, items = np.divmod(keys, n_items) if n_items else (keys, keys)
+        offsets = np.zeros(n_users + 1, dtype=np.int64)
+        np.cumsum(np.bincount(owner, minlength=n_users), out=offsets[1:])
+        return cls(offsets, items, n_items)
+
+    @property
+    def n_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> Indices:
+        """Number of items of each user, int64 (U,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def keys(self) -> Indices:
+        """`user * n_items + item` of every pair, ascending, int64 (n,)."""
+        return np.repeat(np.arange(self.n_users), self.sizes) * self.n_items + self.items
+
+    def of(self, user: int) -> Indices:
+        """The items of one user, ascending."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def take(self, users: Indices) -> "ItemSets":
+        """The sets of some users, renumbered 0..len(users)-1."""
+        sizes = self.sizes[users]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        positions = np.repeat(self.offsets[users] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return ItemSets(offsets, self.items[positions], self.n_items)
+
+    def merge(self, other: "ItemSets") -> "ItemSets":
+        """The union, user by user."""
+        keys = np.concatenate([self.keys, other.keys])
+        user, item = np.divmod(keys, self.n_items) if self.n_items else (keys, keys)
+        return ItemSets.from_pairs(user, item, self.n_users, self.n_items)
+
+    def contains(self, items: Indices) -> NDArray[np.bool_]:
+        """Whether items (U, k) are in their row's set, bool (U, k); -1 never is.
+
+        Marks the sets in a table of rows x items, in slices of rows so that it stays small.
+        """
+        found = np.zeros(items.shape, dtype=bool)
+        rows = max(1, _TABLE_CELLS // max(1, self.n_items))
+        table = np.zeros((min(rows, len(items)), self.n_items + 1), dtype=bool)  # last: for -1
+        for start in range(0, len(items), rows):
+            part = items[start : start + rows]
+            low, high = self.offsets[start], self.offsets[start + len(part)]
+            owner = np.repeat(np.arange(len(part)), self.sizes[start : start + len(part)])
+            cells = owner, self.items[low:high]
+            table[cells] = True
+            found[start : start + rows] = np.take_along_axis(table[: len(part)], part, axis=1)
+            table[cells] = False
+        return found
+
+    def sample_outside(self, users: Indices, generator: np.random.Generator) -> Indices:
+        """One uniform item outside its user's set for each entry of `users`, int64 (n,).
+
+        Exact, without rejection: with s_0 < s_1 < ... the user's items, the r-th item outside
+        is r + #{j : s_j - j <= r}, found by one search over all users' sorted s_j - j. A user
+        who has every item gets the last one.
+        """
+        rank = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.sizes)
+        shifted = self.keys - rank
+        outside = np.maximum(self.n_items - self.sizes[users], 1)
+        drawn = (generator.random(len(users)) * outside).astype(np.int64)
+        below = np.searchsorted(shifted, users * self.n_items + drawn, side="right")
+        return np.minimum(drawn + below - self.offsets[users], self.n_items - 1)
+
+
+_TABLE_CELLS = 16_000_000  # bytes of the table that `contains` marks

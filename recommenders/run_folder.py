@@ -1,0 +1,244 @@
+"""A run on disk: everything that judging it again or recommending from it needs.
+
+    run.json               settings, versions, seed, inputs, metrics, timings (written last)
+    history.parquet        one row an epoch: losses and the Recall@20 that stops the training
+    per_user.parquet       one row a user and part (valid, test): every metric
+    topk.parquet           one row a user: the 50 best items not in train or valid
+    model.safetensors      the weights of the epoch that was chosen
+    user_embeddings.npy    float32 (U, d)      item_embeddings.npy   float32 (I, d)
+    interactions.parquet   user_index, item_index, part (train, valid, test)
+    users.parquet          user_id             items.parquet         item_id, title
+
+Unlike a feature set, a run holds user ids and interactions: it is not for sharing.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sgfd.featureset import write_file
+from sgfd.jobs import JobError
+from sgfd.recommenders.evaluation import CUTOFFS, Judgement, Similarity, judge, top_k
+from sgfd.recommenders.evaluation.topk import Scores
+from sgfd.recommenders.item_sets import Indices, ItemSets
+from sgfd.recommenders.protocols import SplitSets
+
+RUN_FORMAT = 1
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, opened from its folder."""
+
+    folder: Path
+    record: dict[str, Any]
+    user_embeddings: Scores
+    item_embeddings: Scores
+    split: SplitSets
+    user_ids: NDArray[np.object_]
+    item_ids: NDArray[np.object_]
+    titles: NDArray[np.object_]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        metrics: dict[str, dict[str, float]] = self.record["metrics"]
+        return metrics
+
+    @property
+    def similarity(self) -> Similarity:
+        return "l2" if self.record["similarity"] == "l2" else "inner_product"
+
+    def judge(self, part: Literal["valid", "test"]) -> Judgement:
+        """Measure the stored embeddings on a part of the stored interactions."""
+        return judge(
+            self.user_embeddings,
+            self.item_embeddings,
+            self.similarity,
+            self.split.seen_before(part),
+            self.split.held_out(part),
+        )
+
+    def recommend(self, user_id: str, k: int = 10) -> list[dict[str, Any]]:
+        """The k best items that a user has not in train or valid, best first.
+
+        Raises:
+            JobError: the run knows no such user.
+        """
+        found = np.flatnonzero(self.user_ids == user_id)
+        if not len(found):
+            raise JobError(
+                f"user {user_id!r}",
+                f"is not among the {len(self.user_ids)} users of {self.folder}",
+                f"give an id such as {self.user_ids[0]!r}",
+            )
+        seen = self.split.seen_before("test").take(found)
+        lists, scores = top_k(
+            self.user_embeddings[found], self.item_embeddings, k, seen, self.similarity
+        )
+        return [
+            {
+                "rank": rank,
+                "item_id": str(self.item_ids[item]),
+                "title": self.titles[item],
+                "score": float(score),
+            }
+            for rank, (item, score) in enumerate(zip(lists[0], scores[0], strict=True), start=1)
+            if item >= 0
+        ]
+
+
+def write_run(
+    folder: Path,
+    record: dict[str, Any],
+    embeddings: tuple[Scores, Scores],
+    weights: dict[str, Tensor],
+    history: list[dict[str, Any]],
+    split: SplitSets,
+    ids: tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.object_]],
+) -> dict[str, dict[str, float]]:
+    """Write all of a run's files into `folder` and return the metrics of valid and test.
+
+    Args:
+        record: what `run.json` says beside the metrics.
+        ids: user ids (U,), item ids (I,), titles (I,) or None in their place.
+    """
+    users, items = embeddings
+    np.save(folder / "user_embeddings.npy", users)
+    np.save(folder / "item_embeddings.npy", items)
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in weights.items()},
+        folder / "model.safetensors",
+    )
+    pd.DataFrame(history).to_parquet(folder / "history.parquet", index=False)
+    user_ids, item_ids, titles = ids
+    _write_interactions(folder, split, user_ids, item_ids, titles)
+
+    # Judged as any later reader will: from the files alone.
+    draft = _open(folder, record)
+    judgements = {part: draft.judge(part) for part in ("valid", "test")}
+    _write_per_user(folder, judgements, user_ids)
+    _write_topk(folder, draft)
+    metrics = {part: judgement.metrics for part, judgement in judgements.items()}
+    return metrics
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write `run.json`, the last of a run's files."""
+    text = json.dumps(record, indent=2, allow_nan=False)
+    write_file(folder / "run.json", (text + "\n").encode())
+
+
+def load_run(folder: Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        JobError: it is missing, half a run, of an unknown format, or its files disagree.
+    """
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != RUN_FORMAT:
+            raise JobError(
+                path, f"run format {record['format']!r} is unknown", "use a newer pipeline"
+            )
+        return _open(folder, record)
+    except FileNotFoundError as error:
+        raise JobError(
+            folder, f"is not a run: {Path(error.filename).name} is missing", "train it again"
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise JobError(folder, f"the run can't be read ({reason})", "train it again") from None
+
+
+def _open(folder: Path, record: dict[str, Any]) -> Run:
+    users = np.load(folder / "user_embeddings.npy", mmap_mode="r", allow_pickle=False)
+    items = np.load(folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False)
+    user_ids = pd.read_parquet(folder / "users.parquet")["user_id"].to_numpy(dtype=object)
+    catalogue = pd.read_parquet(folder / "items.parquet")
+    if (len(user_ids), len(catalogue)) != (len(users), len(items)):
+        raise ValueError("the number of embeddings is not that of the ids")
+    pairs = pd.read_parquet(folder / "interactions.parquet")
+
+    def sets(part: str) -> ItemSets:
+        rows = pairs[pairs["part"] == part]
+        user = rows["user_index"].to_numpy(dtype=np.int64)
+        item = rows["item_index"].to_numpy(dtype=np.int64)
+        return ItemSets.from_pairs(user, item, len(users), len(items))
+
+    chosen_on: Literal["valid", "test"] = "test" if record["chosen_on"] == "test" else "valid"
+    return Run(
+        folder=folder,
+        record=record,
+        user_embeddings=users,
+        item_embeddings=items,
+        split=SplitSets(sets("train"), sets("valid"), sets("test"), chosen_on),
+        user_ids=user_ids,
+        item_ids=catalogue["item_id"].to_numpy(dtype=object),
+        titles=catalogue["title"].astype(object).where(catalogue["title"].notna(), None).to_numpy(),
+    )
+
+
+def _write_interactions(
+    folder: Path,
+    split: SplitSets,
+    user_ids: NDArray[np.object_],
+    item_ids: NDArray[np.object_],
+    titles: NDArray[np.object_],
+) -> None:
+    pq.write_table(pa.table({"user_id": pa.array(user_ids, pa.string())}), folder / "users.parquet")
+    items = {"item_id": pa.array(item_ids, pa.string()), "title": pa.array(titles, pa.string())}
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    keys = [sets.keys for sets in split.parts().values()]
+    user, item = np.divmod(np.concatenate(keys), split.train.n_items)
+    part = np.repeat(np.arange(len(PARTS)), [len(k) for k in keys])
+    table = {
+        "user_index": user,
+        "item_index": item,
+        "part": pa.DictionaryArray.from_arrays(pa.array(part, pa.int8()), list(PARTS)),
+    }
+    pq.write_table(pa.table(table), folder / "interactions.parquet")
+
+
+def _write_per_user(
+    folder: Path, judgements: dict[str, Judgement], user_ids: NDArray[np.object_]
+) -> None:
+    frames = [
+        pd.DataFrame({"part": part, "user_id": user_ids[judgement.users], **judgement.per_user})
+        for part, judgement in judgements.items()
+    ]
+    pd.concat(frames).to_parquet(folder / "per_user.parquet", index=False)
+
+
+def _write_topk(folder: Path, run: Run) -> None:
+    """One row a user: the ids and scores of the best items, ready to be served."""
+    lists, scores = top_k(
+        run.user_embeddings,
+        run.item_embeddings,
+        max(CUTOFFS),
+        run.split.seen_before("test"),
+        run.similarity,
+    )
+    filled = lists >= 0
+    offsets = pa.array(np.concatenate([[0], np.cumsum(filled.sum(axis=1))]), pa.int32())
+    columns = {
+        "user_id": pa.array(run.user_ids, pa.string()),
+        "item_id": pa.ListArray.from_arrays(offsets, pa.array(_ids(run, lists[filled]))),
+        "item_index": pa.ListArray.from_arrays(offsets, pa.array(lists[filled])),
+        "score": pa.ListArray.from_arrays(offsets, pa.array(scores[filled])),
+    }
+    pq.write_table(pa.table(columns), folder / "topk.parquet")
+
+
+def _ids(run: Run, items: Indices) -> pa.Array:
+    return pa.array(run.item_ids, pa.string()).take(pa.array(items))

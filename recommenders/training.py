@@ -1,0 +1,121 @@
+"""The training loop: epochs over the training interactions, early stopping, checkpoints."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgfd.jobs import JobError, WorkFolder, deferred_interrupt, pack, progress, subset, unpack
+from sgfd.recommenders.backbone import Backbone, BackboneSettings
+from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.sampling import EpochBatches
+
+logger = logging.getLogger("sgfd")
+
+
+@dataclass
+class TrainingState:
+    """Where training stands; with the tensors of a checkpoint, all that a resumed run needs.
+
+    Attributes:
+        epoch: epochs done. step: batches done of the epoch at hand.
+        sums: the parts of the loss, summed over the epoch's batches so far.
+        best, best_epoch: highest score so far, and after how many epochs.
+        seconds: time spent on training and on the scores that stop it.
+        history: one row an epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    backbone: Backbone,
+    inputs: Inputs,
+    settings: BackboneSettings,
+    seed: int,
+    work: WorkFolder,
+    score: Callable[[Backbone], float],
+) -> TrainingState:
+    """Train until `score` has not risen for `patience` epochs; leave the best weights in place.
+
+    Resumes from the checkpoint in `work` where there is one, to the same result.
+
+    Raises:
+        JobError: a part of the loss is not finite; the best weights stay in the checkpoint.
+        KeyboardInterrupt: the user stopped it; the checkpoint is written.
+    """
+    optimizer = torch.optim.Adam(backbone.parameters(), settings.learning_rate, fused=True)
+    state, best = TrainingState(), _copy(backbone)
+    if saved := work.restore():
+        tensors, record = saved
+        unpack(tensors, backbone, optimizer)
+        state, best = TrainingState(**record), subset(tensors, "best.")
+        logger.info("training goes on from epoch %d, batch %d", state.epoch + 1, state.step)
+
+    def checkpoint() -> None:
+        state.seconds = spent + time.perf_counter() - start
+        best_weights = {f"best.{name}": tensor for name, tensor in best.items()}
+        work.save(pack(backbone, optimizer) | best_weights, asdict(state))
+
+    start, spent, last = time.perf_counter(), state.seconds, time.monotonic()
+    with deferred_interrupt() as interrupt, progress(settings.epochs, "training") as advance:
+        advance(state.epoch)
+        while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+            backbone.train()
+            batches = EpochBatches(
+                inputs, settings.batch_size, backbone.negatives, seed, state.epoch
+            )
+            for batch in batches.start_at(state.step):
+                parts = backbone.loss(batch)
+                optimizer.zero_grad()
+                torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                state.step += 1
+                for name, part in parts.items():
+                    state.sums[name] = state.sums.get(name, 0.0) + part.item()
+                if interrupt.requested or time.monotonic() - last > settings.checkpoint_seconds:
+                    checkpoint()
+                    last = time.monotonic()
+                if interrupt.requested:
+                    raise KeyboardInterrupt
+            losses = {name: total / len(batches) for name, total in state.sums.items()}
+            state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+            _refuse_divergence(losses, state.epoch, settings, checkpoint)
+            reached = score(backbone)
+            if reached > state.best:
+                state.best, state.best_epoch, best = reached, state.epoch, _copy(backbone)
+            state.history.append({"epoch": state.epoch, "recall@20": reached, **losses})
+            advance(1, best=f"{state.best:.4f}", epoch=state.best_epoch)
+    state.seconds = spent + time.perf_counter() - start
+    backbone.load_state_dict(best)
+    return state
+
+
+def _copy(backbone: Backbone) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+
+
+def _refuse_divergence(
+    losses: dict[str, float],
+    epoch: int,
+    settings: BackboneSettings,
+    checkpoint: Callable[[], None],
+) -> None:
+    broken = [name for name, value in losses.items() if not abs(value) < float("inf")]
+    if broken:
+        checkpoint()
+        raise JobError(
+            f"epoch {epoch}",
+            f"the loss is no longer finite ({', '.join(broken)})",
+            f"lower learning_rate (it is {settings.learning_rate:g}); the best weights are kept",
+        )

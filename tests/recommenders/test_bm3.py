@@ -1,0 +1,105 @@
+"""BM3 is the model of its paper: against a dense implementation of the formulas."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from sgfd.recommenders.backbone import Batch
+from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings
+from sgfd.recommenders.inputs import ModalityFeatures
+from torch.nn import functional
+
+
+def dense_loss(model, inputs, graph, batch, settings):
+    """The formulas of the docstring, item by item, with dropout 0 (targets are the vectors)."""
+    layers = [torch.cat([model.users.weight, model.items.weight])]
+    for _ in range(settings.layers):
+        layers.append(graph @ layers[-1])
+    h = torch.stack(layers).mean(dim=0)
+    users, items = h[: inputs.n_users], h[inputs.n_users :] + model.items.weight
+
+    def cos(a, b):
+        return (a * b).sum() / (a.norm() * b.norm())
+
+    p, n = model.predictor, len(batch.users)
+    pairs = list(zip(batch.users.tolist(), batch.items.tolist(), strict=True))
+    parts = {
+        "interaction": sum(
+            2 - cos(p(users[u]), items[i].detach()) - cos(p(items[i]), users[u].detach())
+            for u, i in pairs
+        )
+        / n,
+        "regularization": settings.regularization
+        * (users.square().sum().sqrt() + items.square().sum().sqrt())
+        / inputs.n_items,
+    }
+    for name, modality in inputs.features.items():
+        present = [i for _, i in pairs if modality.present[i]]
+        content = {i: model.projections[name](modality.values[i]) for i in present}
+        weight = settings.contrast_weight / len(present)
+        parts[f"{name} alignment"] = weight * sum(
+            1 - cos(p(content[i]), items[i].detach()) for i in present
+        )
+        parts[f"{name} masking"] = weight * sum(
+            1 - cos(p(content[i]), content[i].detach()) for i in present
+        )
+    return parts
+
+
+@pytest.fixture
+def batch(small_inputs):
+    return Batch(small_inputs.users[:20], small_inputs.items[:20])
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_loss_and_gradients_are_those_of_the_formulas(small_inputs, dense_graph, batch, layers):
+    settings = BM3Settings(embedding_dim=6, layers=layers, dropout=0.0)
+    model = BM3(small_inputs, settings)
+    got = model.loss(batch)
+    expected = dense_loss(model, small_inputs, dense_graph, batch, settings)
+    assert set(got) == set(expected)
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], msg=lambda m, n=name: f"{n}: {m}")
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad(sum(got.values()), parameters)
+    theirs = torch.autograd.grad(sum(expected.values()), parameters)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_score_is_the_product_of_predicted_vectors(small_inputs):
+    model = BM3(small_inputs, BM3Settings(embedding_dim=6))
+    users, items = model.embeddings()
+    h_users, h_items = model.propagate()
+    expected = model.predictor(h_users) @ model.predictor(h_items).T
+    torch.testing.assert_close(users @ items.T, expected)
+
+
+def test_gradients_reach_every_parameter(small_inputs, batch):
+    model = BM3(small_inputs, BM3Settings(embedding_dim=6))
+    sum(model.loss(batch).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_an_item_that_lacks_a_modality_adds_nothing_to_its_losses(small_inputs, batch):
+    model = BM3(small_inputs, BM3Settings(embedding_dim=6, dropout=0.0))
+    before = model.loss(batch)["text alignment"]
+    text = small_inputs.features["text"]
+    wild = torch.where(text.present[:, None], text.values, torch.full_like(text.values, 1e6))
+    model.features = {**small_inputs.features, "text": ModalityFeatures(wild, text.present)}
+    torch.testing.assert_close(model.loss(batch)["text alignment"], before)
+
+
+def test_without_features_only_the_interaction_is_learnt(small_inputs, batch):
+    model = BM3(replace(small_inputs, features={}), BM3Settings(embedding_dim=6))
+    assert set(model.loss(batch)) == {"interaction", "regularization"}
+
+
+def test_targets_are_dropped_and_rescaled(small_inputs):
+    model = BM3(small_inputs, BM3Settings(embedding_dim=64, dropout=0.5))
+    target = model._target(torch.ones(1000, 64, requires_grad=True))
+    assert not target.requires_grad
+    assert set(target.unique().tolist()) == {0.0, 2.0}
+    assert abs((target == 0).float().mean().item() - 0.5) < 0.01
+    assert functional.cosine_similarity(target, target).allclose(torch.ones(1000))
