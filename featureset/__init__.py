@@ -1,0 +1,43 @@
+"""The contract between the stages: what a feature set is on disk.
+
+    from sgfd import featureset
+
+    office = featureset.load("artifacts/office")
+    office.modalities["title"]         # memory map, float32 (n_items, 128)
+    office.item_ids                    # the id of each row
+"""
+
+from sgfd.featureset.errors import FeatureSetError
+from sgfd.featureset.manifest import (
+    DatasetOrigin,
+    Fingerprints,
+    Labels,
+    Manifest,
+    Modality,
+    Producer,
+    Student,
+    now,
+)
+from sgfd.featureset.publish import publish_folder, write_file
+from sgfd.featureset.reading import Alignment, FeatureSet, load
+from sgfd.featureset.verification import verify
+from sgfd.featureset.writing import FeatureSetWriter
+
+__all__ = [
+    "Alignment",
+    "DatasetOrigin",
+    "FeatureSet",
+    "FeatureSetError",
+    "FeatureSetWriter",
+    "Fingerprints",
+    "Labels",
+    "Manifest",
+    "Modality",
+    "Producer",
+    "Student",
+    "load",
+    "now",
+    "publish_folder",
+    "verify",
+    "write_file",
+]

@@ -1,0 +1,72 @@
+"""Putting files and folders in place as a whole or not at all."""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from sgfd.featureset.errors import FeatureSetError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old or the new content, whatever happens."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    _sync(path.parent)
+
+
+def publish_folder(source: Path, target: Path, overwrite: bool = False) -> None:
+    """Make `source` the folder `target` by one rename, after all its files are on disk.
+
+    An existing target is exchanged for the new one in a single step of the file system, then
+    deleted, so that a reader finds the old whole or the new whole.
+
+    Raises:
+        FeatureSetError: the target exists and `overwrite` is false.
+    """
+    for path in (*source.rglob("*"), source):
+        _sync(path)
+    if target.exists():
+        if not overwrite:
+            raise FeatureSetError(target, "exists already", "choose another name or --overwrite")
+        _exchange(source, target)
+        shutil.rmtree(source)
+    else:
+        source.rename(target)
+    _sync(target.parent)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Swap two folders atomically where the system can, else by two renames."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    paths = os.fsencode(first), os.fsencode(second)
+    if renameat2 is None or renameat2(
+        _AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE
+    ):
+        aside = second.with_name(f".{second.name}.replaced-{os.getpid()}")
+        second.rename(aside)
+        first.rename(second)
+        aside.rename(first)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

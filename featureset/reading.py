@@ -1,0 +1,238 @@
+"""Opening a feature set: checked, memory-mapped, aligned to a data set's items."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+
+from sgfd.featureset.errors import FeatureSetError
+from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
+
+_MAKE_AGAIN = "get it again from whoever made it"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where a data set's items stand in a feature set.
+
+    Attributes:
+        rows: int64 (n,), the set's row of each item, -1 where it has none.
+        coverage: share of the items that have a row.
+    """
+
+    rows: NDArray[np.int64]
+    coverage: float
+
+
+class FeatureSet:
+    """An opened feature set; `load` makes one.
+
+    Attributes:
+        path: its folder.
+        manifest: what it is.
+        manifest_sha256: what identifies it.
+        modalities: by name, read-only memory map float32 (n, d), NaN rows where an item lacks it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        content = _read_manifest(path)
+        self.manifest = _parse(path, content)
+        self.manifest_sha256 = hashlib.sha256(content).hexdigest()
+        for name, record in self.manifest.files.items():
+            _check_size(path, name, record.bytes)
+        self.modalities = {m.name: self._open(m) for m in self.manifest.modalities}
+
+    @property
+    def n_items(self) -> int:
+        return self.manifest.dataset.n_items
+
+    @cached_property
+    def item_ids(self) -> NDArray[np.object_]:
+        """Ids of the n items, in the order of the rows."""
+        ids = self._column("item_id", pa.string())
+        if len(ids) != self.n_items:
+            raise FeatureSetError(
+                self.path / TABLE, f"{len(ids)} rows for {self.n_items} items", _MAKE_AGAIN
+            )
+        if ids.null_count or len(ids.unique()) != len(ids):
+            raise FeatureSetError(self.path / TABLE, "item ids are not unique", _MAKE_AGAIN)
+        return _objects(ids)
+
+    @cached_property
+    def labels(self) -> NDArray[np.object_]:
+        """Label name of each item, None where it has none."""
+        return _objects(self._column("label", pa.string()))
+
+    def present(self, modality: str) -> NDArray[np.bool_]:
+        """Which items have the modality, bool (n,)."""
+        return ~np.isnan(self.modalities[modality][:, 0])
+
+    def student(self) -> dict[str, NDArray[np.float32]]:
+        """The student's tensors: `{modality}.weight | bias | mean | scale`."""
+        if self.manifest.student is None:
+            raise FeatureSetError(self.path, "has no student", "choose one made by distillation")
+        path = self.path / self.manifest.student.file
+        try:
+            tensors = load_tensors(path.read_bytes())
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise FeatureSetError(path, f"is no safetensors file ({error})", _MAKE_AGAIN) from None
+        for modality in self.manifest.modalities:
+            d, source = modality.dimension, modality.source_dimension
+            shapes = {"weight": (d, source), "bias": (d,), "mean": (source,), "scale": (source,)}
+            for part, shape in shapes.items():
+                tensor = tensors.get(f"{modality.name}.{part}")
+                if tensor is None or tensor.shape != shape or tensor.dtype != np.float32:
+                    raise FeatureSetError(
+                        path, f"{modality.name}.{part} is not float32 {shape}", _MAKE_AGAIN
+                    )
+        return tensors
+
+    def embed(self, modality: str, generic: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed new items by the student alone.
+
+        Args:
+            modality: one of the set's.
+            generic: (b, D), the same generic features as the set was made from.
+
+        Returns:
+            float32 (b, d): leaky_relu(W ((x - mean) / scale) + b), each row to unit norm where
+            the manifest says so.
+        """
+        tensors, student = self.student(), self.manifest.student
+        assert student is not None
+        weight, bias, mean, scale = (
+            tensors[f"{modality}.{part}"] for part in ("weight", "bias", "mean", "scale")
+        )
+        x = (np.asarray(generic, dtype=np.float32) - mean) / scale @ weight.T + bias
+        x = np.where(x < 0, np.float32(student.negative_slope) * x, x)
+        if student.normalised:
+            x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
+        return x.astype(np.float32)
+
+    def align(
+        self, item_ids: NDArray[np.object_], min_coverage: float = 0.95
+    ) -> Alignment:
+        """Find the rows of a data set's items, whatever their number and order.
+
+        Raises:
+            FeatureSetError: fewer than `min_coverage` of the items have a row.
+        """
+        import pandas as pd
+
+        rows = pd.Index(self.item_ids).get_indexer(pd.Index(item_ids)).astype(np.int64)
+        missing = np.flatnonzero(rows < 0)
+        coverage = 1 - len(missing) / len(rows) if len(rows) else 1.0
+        if coverage < min_coverage:
+            first = ", ".join(repr(str(item_ids[i])) for i in missing[:3])
+            raise FeatureSetError(
+                self.path,
+                f"has no row for {len(missing)} of {len(rows)} items ({1 - coverage:.1%}: {first})",
+                f"choose the set of this data set, or lower --min-coverage ({min_coverage:g})",
+            )
+        return Alignment(rows, coverage)
+
+    def _open(self, modality: Modality) -> NDArray[np.float32]:
+        path = self.path / modality.file
+        try:
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise FeatureSetError(path, f"is no plain .npy file ({error})", _MAKE_AGAIN) from None
+        expected = (self.n_items, modality.dimension)
+        if rows.dtype != np.dtype("<f4") or rows.shape != expected:
+            raise FeatureSetError(
+                path, f"is {rows.dtype} {rows.shape}, not float32 {expected}", _MAKE_AGAIN
+            )
+        return rows
+
+    def _column(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+        path = self.path / TABLE
+        try:
+            column = pq.read_table(path, columns=[name], partitioning=None)[name]
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise FeatureSetError(path, f"can't be read ({error})", _MAKE_AGAIN) from None
+        if column.type != kind:
+            raise FeatureSetError(path, f"column {name} is {column.type}, not {kind}", _MAKE_AGAIN)
+        return column
+
+
+def load(path: str | Path) -> FeatureSet:
+    """Open a feature set: the schema and all sizes are checked, `verify` checks the rest.
+
+    Raises:
+        FeatureSetError: there is none, it is of an unknown version, or its files are not those
+            that the manifest names.
+    """
+    path = Path(path)
+    while True:
+        before = _read_manifest(path)
+        try:
+            opened, error = FeatureSet(path), None
+        except FeatureSetError as failure:
+            opened, error = None, failure
+        if _read_manifest(path) != before:
+            continue  # another set was put in its place meanwhile: look at that one
+        if opened is None:
+            assert error is not None
+            raise error
+        return opened
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        return (path / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        what = "there is no such folder" if not path.exists() else f"it has no {MANIFEST}"
+        raise FeatureSetError(
+            path, f"is no feature set: {what}", "make one with `pipeline distill`"
+        ) from None
+    except OSError as error:
+        raise FeatureSetError(path, f"can't be read ({error.strerror})", "allow it") from None
+
+
+def _parse(path: Path, content: bytes) -> Manifest:
+    where = path / MANIFEST
+    try:
+        plain = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise FeatureSetError(where, f"is no JSON ({error})", _MAKE_AGAIN) from None
+    version = str(plain.get("format_version")) if isinstance(plain, dict) else "none"
+    if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+        raise FeatureSetError(
+            where,
+            f"format version {version} is unknown (this program reads {FORMAT_VERSION})",
+            "use a newer program",
+        )
+    try:
+        manifest = Manifest.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise FeatureSetError(where, f"{place}: {first['msg']}", _MAKE_AGAIN) from None
+    if not manifest.files:
+        raise FeatureSetError(where, "files: it names none", _MAKE_AGAIN)
+    return manifest
+
+
+def _check_size(folder: Path, name: str, expected: int) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise FeatureSetError(path, "is missing", _MAKE_AGAIN)
+    if path.is_symlink() and folder.resolve() not in path.resolve().parents:
+        raise FeatureSetError(path, "is a link that leads out of the folder", _MAKE_AGAIN)
+    if (size := path.stat().st_size) != expected:
+        raise FeatureSetError(path, f"has {size} bytes, not {expected}", _MAKE_AGAIN)
+
+
+def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    return np.array(column.to_pylist(), dtype=object)

@@ -1,0 +1,101 @@
+"""Whether a feature set is whole, unchanged and in agreement with itself."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sgfd.featureset.errors import FeatureSetError
+from sgfd.featureset.manifest import MANIFEST, TABLE, Modality
+from sgfd.featureset.reading import FeatureSet, load
+
+
+def verify(path: str | Path) -> list[str]:
+    """All that is wrong with a feature set; an empty list means that it is good.
+
+    Checks the sha256 of every file, stray files, the Parquet columns against the .npy files
+    (numbers, and nulls against NaN rows), the item index, the student's shapes.
+    """
+    try:
+        opened = load(path)
+    except FeatureSetError as error:
+        return [str(error)]
+    problems = _check_digests(opened)
+    if problems:
+        return problems  # what the files say is not what was made: no use in comparing them
+    problems += _check_stray_files(opened)
+    try:
+        if opened.manifest.student is not None:
+            opened.student()
+        if len(opened.item_ids) != opened.n_items:
+            problems.append(f"{opened.path / TABLE}: not one row an item")
+        problems += _check_table(opened)
+    except FeatureSetError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _check_digests(opened: FeatureSet) -> list[str]:
+    problems = []
+    for name, record in opened.manifest.files.items():
+        with (opened.path / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != record.sha256:
+            problems.append(
+                f"{opened.path / name}: sha256 is not the manifest's; get the file again"
+            )
+    return problems
+
+
+def _check_stray_files(opened: FeatureSet) -> list[str]:
+    known = {MANIFEST, *opened.manifest.files}
+    return [
+        f"{entry}: is not in the manifest; remove it"
+        for entry in sorted(opened.path.iterdir())
+        if entry.name not in known
+    ]
+
+
+def _check_table(opened: FeatureSet) -> list[str]:
+    """Compare the table with the .npy files batch by batch."""
+    where = opened.path / TABLE
+    columns = {"item_index": pa.int64(), "label": pa.string()} | {
+        m.name: pa.list_(pa.float32(), m.dimension) for m in opened.manifest.modalities
+    }
+    try:
+        file = pq.ParquetFile(where)
+        schema = file.schema_arrow
+        for name, kind in columns.items():
+            if name not in schema.names or schema.field(name).type != kind:
+                return [f"{where}: column {name} is missing or not {kind}; make the set again"]
+        row = 0
+        for batch in file.iter_batches(columns=list(columns)):
+            index = batch.column("item_index").to_numpy(zero_copy_only=False)
+            if not np.array_equal(index, np.arange(row, row + len(batch))):
+                return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
+            for modality in opened.manifest.modalities:
+                if not _agrees(opened, modality, batch.column(modality.name), row):
+                    return [
+                        f"{where}: column {modality.name} is not {modality.file} "
+                        f"(rows {row} to {row + len(batch) - 1}); make the set again"
+                    ]
+            row += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
+    return []
+
+
+def _agrees(opened: FeatureSet, modality: Modality, column: pa.Array, row: int) -> bool:
+    stored = opened.modalities[modality.name][row : row + len(column)]
+    if len(stored) != len(column):
+        return False
+    lacking = np.isnan(stored)
+    if not np.array_equal(lacking.all(axis=1), lacking.any(axis=1)):
+        return False
+    null = column.is_null().to_numpy(zero_copy_only=False)
+    values = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+    return np.array_equal(null, lacking.all(axis=1)) and np.array_equal(
+        values, stored[~null].reshape(-1)
+    )
