@@ -1,0 +1,36 @@
+"""Data sets: item catalogues and interactions, in any of three layouts or made up.
+
+    from sgfd.dataset import load_dataset
+
+    office = load_dataset("office")
+    office.catalog.features["title"].rows(np.array([0, 1]))
+    office.interactions.train.user
+"""
+
+from sgfd.dataset.catalog import Feature, ItemCatalog
+from sgfd.dataset.check import check_dataset
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.interactions import Interactions, Pairs
+from sgfd.dataset.load import Dataset, find_dataset, list_datasets, load_dataset
+from sgfd.dataset.problems import Problem
+from sgfd.dataset.sample import make_sample
+from sgfd.dataset.splits import hold_out_last, honest_split
+from sgfd.dataset.vocabulary import Vocabulary
+
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Feature",
+    "Interactions",
+    "ItemCatalog",
+    "Pairs",
+    "Problem",
+    "Vocabulary",
+    "check_dataset",
+    "find_dataset",
+    "hold_out_last",
+    "honest_split",
+    "list_datasets",
+    "load_dataset",
+    "make_sample",
+]

@@ -1,0 +1,238 @@
+"""The items of a data set: ids, generic features as memory maps, labels, titles."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.vocabulary import Vocabulary
+
+BLOCK_ROWS = 8192
+
+Opener = Callable[[], "StoredRows"]
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """A matrix that lies as plain rows in a file (or, for made-up data, in memory)."""
+
+    file: Path | IO[bytes] | None
+    offset: int
+    dtype: "np.dtype[Any]"
+    shape: tuple[int, int]
+    array: NDArray[Any] | None = None
+
+    def window(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows start..stop, mapped alone: what was mapped before is given back to the system."""
+        if self.array is not None:
+            return self.array[start:stop]
+        assert self.file is not None
+        width = self.shape[1] * self.dtype.itemsize
+        shape, offset = (stop - start, self.shape[1]), self.offset + start * width
+        return np.memmap(self.file, self.dtype, "r", offset, shape)
+
+
+class Feature:
+    """One modality's generic features of all items.
+
+    A row of NaN is an item that lacks the modality. Rows are read from the file when they are
+    asked for; nothing ever holds the whole matrix.
+
+    Args:
+        name: of the modality. source: where it comes from, for messages.
+        shape: (n_items, D). dtype: as stored.
+        opener: gives the stored rows when they are first needed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        shape: tuple[int, int],
+        dtype: "np.dtype[Any]",
+        opener: Opener,
+    ) -> None:
+        self.name, self.source, self.shape, self.dtype = name, source, shape, dtype
+        self._opener = opener
+
+    @classmethod
+    def from_array(cls, name: str, array: NDArray[Any]) -> "Feature":
+        """A feature in memory, for made-up data."""
+        rows = StoredRows(None, 0, array.dtype, (array.shape[0], array.shape[1]), array)
+        return cls(name, f"modality {name}", rows.shape, array.dtype, lambda: rows)
+
+    @classmethod
+    def from_npy(cls, name: str, path: Path) -> "Feature":
+        """A feature in a .npy file, mapped and never unpickled.
+
+        Raises:
+            DatasetError: the file is missing, truncated, of objects, or no matrix of numbers.
+        """
+        stored = open_npy(path)
+        if stored.ndim != 2 or stored.shape[1] == 0:
+            raise DatasetError(
+                path, f"has shape {stored.shape}", "save a matrix with one row an item"
+            )
+        shape = (stored.shape[0], stored.shape[1])
+        if isinstance(stored, np.memmap) and stored.flags.c_contiguous:
+            rows = StoredRows(path, stored.offset, stored.dtype, shape)
+        else:  # column-major: no window of rows can be mapped alone
+            rows = StoredRows(None, 0, stored.dtype, shape, stored)
+        return cls(name, str(path), shape, stored.dtype, lambda: rows)
+
+    @property
+    def dimension(self) -> int:
+        return self.shape[1]
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The whole matrix (n_items, D) as a read-only memory map, as stored."""
+        return self._map
+
+    def rows(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some items' rows, float32 (k, D)."""
+        return np.asarray(self._map[index], dtype=np.float32)
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows start..stop as float32, from a map of their own, so that memory stays flat."""
+        rows = self._rows.window(start, min(stop, self.shape[0]))
+        return rows if rows.dtype == np.float32 else rows.astype(np.float32)
+
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The whole feature as a stream of (first row, block)."""
+        for start in range(0, self.shape[0], rows):
+            yield start, self.block(start, start + rows)
+
+    @cached_property
+    def present(self) -> NDArray[np.bool_]:
+        """Which items have the modality, bool (n_items,), by one pass over the file.
+
+        Raises:
+            DatasetError: a row is NaN in part, or infinite.
+        """
+        present = np.empty(self.shape[0], dtype=bool)
+        for start, block in self.blocks():
+            rows = present[start : start + len(block)]
+            # A sum is finite unless an entry is not (or the sum overflows: then look closer).
+            with np.errstate(over="ignore", invalid="ignore"):
+                rows[:] = np.isfinite(block.sum(axis=1))
+            for row in np.flatnonzero(~rows):
+                rows[row] = self._is_present(start + row, block[row])
+        return present
+
+    def broken_rows(self) -> dict[str, list[int]]:
+        """All rows that `present` would refuse: `NaN in part` and `infinite`."""
+        broken: dict[str, list[int]] = {"NaN in part": [], "infinite": []}
+        for start, block in self.blocks():
+            nan, infinite = np.isnan(block), np.isinf(block).any(axis=1)
+            part = nan.any(axis=1) & ~nan.all(axis=1)
+            broken["NaN in part"] += (np.flatnonzero(part) + start).tolist()
+            broken["infinite"] += (np.flatnonzero(infinite) + start).tolist()
+        return broken
+
+    @property
+    def coverage(self) -> float:
+        """Share of the items that have the modality."""
+        return float(self.present.mean()) if len(self.present) else 0.0
+
+    def _is_present(self, row: int, values: NDArray[np.float32]) -> bool:
+        if np.isinf(values).any():
+            raise DatasetError(self.source, f"row {row} is infinite", "give finite numbers")
+        nan = np.isnan(values)
+        if nan.any() and not nan.all():
+            raise DatasetError(
+                self.source, f"row {row} is NaN in part", "make the row all NaN or all numbers"
+            )
+        return not nan.any()
+
+    @cached_property
+    def _rows(self) -> StoredRows:
+        return self._opener()
+
+    @cached_property
+    def _map(self) -> NDArray[Any]:
+        return self._rows.window(0, self.shape[0])
+
+
+@dataclass(frozen=True)
+class ItemCatalog:
+    """The items and what is known of them.
+
+    Attributes:
+        items: their ids.
+        features: generic features by modality.
+        labels: int64 (n,), a place in `label_names`, -1 where unlabelled; None without labels.
+        titles: object (n,) of str or None; None where the data set has no titles.
+    """
+
+    items: Vocabulary
+    features: dict[str, Feature] = field(default_factory=dict)
+    labels: NDArray[np.int64] | None = None
+    label_names: tuple[str, ...] = ()
+    titles: NDArray[np.object_] | None = None
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+    def fingerprint(self) -> str:
+        """sha256 of the ids and of every feature's numbers, streamed."""
+        digest = hashlib.sha256("\0".join(self.items.ids).encode())
+        for name, feature in sorted(self.features.items()):
+            digest.update(f"\0{name} {feature.shape} ".encode())
+            for _, block in feature.blocks():
+                digest.update(np.ascontiguousarray(block))
+        return digest.hexdigest()
+
+    def labels_fingerprint(self) -> str | None:
+        """sha256 of the labels; None where there are none."""
+        if self.labels is None:
+            return None
+        digest = hashlib.sha256("\0".join(self.label_names).encode())
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+
+def open_npy(path: Path) -> NDArray[Any]:
+    """Map a .npy file of numbers.
+
+    Raises:
+        DatasetError: it is missing, empty, truncated, of objects (never unpickled) or of text.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise DatasetError(path, "is empty", "export the array again")
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DatasetError(path, f"can't be read ({error.strerror or error})", "export it again") from None
+    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "object" in reason.lower() or "pickle" in reason.lower():
+            raise DatasetError(
+                path,
+                "holds Python objects (or is no .npy file), which are never unpickled",
+                "save it as plain numbers: np.save(path, array.astype('float32'))",
+            ) from None
+        raise DatasetError(path, f"is truncated or no .npy file ({reason})", "export it again") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise DatasetError(path, "holds no numbers", "save it as float32")
+    return array
+
+
+def temporary_rows(
+    blocks: Iterator[NDArray[np.float32]], shape: tuple[int, int]
+) -> StoredRows:
+    """Spool blocks of rows into a nameless temporary file that can be mapped."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as its map)
+    for block in blocks:
+        file.write(np.ascontiguousarray(block, dtype=np.float32))
+    file.flush()
+    return StoredRows(file, 0, np.dtype(np.float32), shape)
+

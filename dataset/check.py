@@ -1,0 +1,44 @@
+"""Everything that is wrong with a data set, at once."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sgfd.dataset.catalog import Feature
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.load import SAMPLE, find_dataset, read_folder
+from sgfd.dataset.problems import Problem, Problems, places
+
+
+def check_dataset(reference: str | Path, data_root: Path | None = None) -> list[Problem]:
+    """Read a data set as `load_dataset` does, but go on after each error; scan all features.
+
+    Raises:
+        DatasetError: there is no such data set.
+    """
+    if str(reference) == SAMPLE:
+        return []
+    folder = find_dataset(reference, data_root)
+    problems = Problems(strict=False)
+    dataset = problems.attempt(lambda: read_folder(folder, problems))
+    if dataset is not None and dataset.catalog is not None:
+        for feature in dataset.catalog.features.values():
+            _check_feature(feature, problems)
+    return problems.found
+
+
+def _check_feature(feature: Feature, problems: Problems) -> None:
+    try:
+        broken = feature.broken_rows()
+    except DatasetError as error:
+        problems.error(error.where, error.what, error.remedy)
+        return
+    remedies = {
+        "NaN in part": "make the row all NaN (the item lacks it) or all numbers",
+        "infinite": "give finite numbers",
+    }
+    for what, rows in broken.items():
+        if rows:
+            named = places(np.array(rows, dtype=np.int64), 0)
+            verb = "are" if len(rows) > 1 else "is"
+            problems.error(feature.source, f"{named} {verb} {what}", remedies[what])

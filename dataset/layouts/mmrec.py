@@ -1,0 +1,91 @@
+"""MMRec's layout: one tab-separated `.inter` file and `<modality>_feat.npy`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sgfd.dataset.catalog import Feature, ItemCatalog, open_npy
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.interactions import Interactions, Pairs
+from sgfd.dataset.layouts.parts import (
+    FilePart,
+    in_range,
+    integers,
+    make_catalog,
+    make_interactions,
+    number_labels,
+    read_csv,
+    same_rows,
+)
+from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.vocabulary import Vocabulary
+
+LABELS = "labels.npy"
+PARTS = ("train", "valid", "test")  # x_label 0, 1, 2
+
+
+def is_mmrec(folder: Path) -> bool:
+    return any(folder.glob("*.inter"))
+
+
+def read_mmrec(
+    folder: Path, problems: Problems
+) -> tuple[ItemCatalog | None, Interactions | None]:
+    """Read userID, itemID and x_label (0 train, 1 valid, 2 test), features and `labels.npy`.
+
+    Raises:
+        DatasetError: with a strict `problems`, at the first error.
+    """
+    path, *others = sorted(folder.glob("*.inter"))
+    if others:
+        problems.error(folder, f"has {len(others) + 1} .inter files", "leave one of them")
+    features = {}
+    for file in sorted(folder.glob("*_feat.npy")):
+        name = file.name.removesuffix("_feat.npy").lower()
+        feature = problems.attempt(lambda name=name, file=file: Feature.from_npy(name, file))
+        if feature is not None:
+            features[name] = feature
+    parts = problems.attempt(lambda: _read_parts(path, problems)) or {}
+    if features:
+        first = next(iter(features.values()))
+        n_items, counted = first.shape[0], Path(first.source).name
+    else:
+        highest = max((int(p.pairs.item.max(initial=-1)) for p in parts.values()), default=-1)
+        n_items, counted = highest + 1, "the largest itemID"
+    features = same_rows(features, n_items, counted, problems)
+    parts = {name: in_range(part, n_items, problems) for name, part in parts.items()}
+    n_users = max((int(p.pairs.user.max(initial=-1)) + 1 for p in parts.values()), default=0)
+    items = Vocabulary([str(i) for i in range(n_items)])
+    users = Vocabulary([str(i) for i in range(n_users)])
+    labels = None
+    if (folder / LABELS).exists():
+        labels = problems.attempt(lambda: _read_labels(folder / LABELS, n_items))
+    catalog = None
+    if features or labels is not None:
+        catalog = make_catalog(folder, items, features, labels, None)
+    return catalog, make_interactions(parts, users, items, problems) if parts else None
+
+
+def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
+    frame = read_csv(path, ("userID", "itemID", "x_label"), problems, separator="\t")
+    user, item = integers(frame, "userID", path), integers(frame, "itemID", path)
+    kind = integers(frame, "x_label", path)
+    if (wrong := (kind < 0) | (kind > 2)).any():
+        raise DatasetError(
+            path,
+            f"{places(wrong, 2, 'line')}: x_label {kind[wrong][0]}",
+            "give 0 (train), 1 (valid) or 2 (test)",
+        )
+    whole = FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
+    return {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
+
+
+def _read_labels(path: Path, n_items: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    values = np.asarray(open_npy(path))
+    if values.shape != (n_items,) or values.dtype.kind not in "iu":
+        raise DatasetError(
+            path,
+            f"is {values.dtype} {values.shape} for {n_items} items",
+            "give one whole number an item, -1 where unlabelled",
+        )
+    return number_labels(values.astype(np.int64), values < 0)

@@ -1,0 +1,279 @@
+"""The project's own layout: `items.parquet`, `interactions.parquet`, `<modality>.npy`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sgfd.dataset.catalog import Feature, ItemCatalog, temporary_rows
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.interactions import Interactions, Pairs
+from sgfd.dataset.layouts.parts import (
+    FilePart,
+    make_catalog,
+    make_interactions,
+    number_labels,
+    same_rows,
+    unique_names,
+)
+from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.splits import hold_out_last
+from sgfd.dataset.vocabulary import Vocabulary
+
+ITEMS, INTERACTIONS = "items.parquet", "interactions.parquet"
+PARTS = ("train", "valid", "test")
+_LABELS = ("category", "label")
+
+
+def is_native(folder: Path) -> bool:
+    return (folder / ITEMS).is_file() or (folder / INTERACTIONS).is_file()
+
+
+def read_native(
+    folder: Path, problems: Problems
+) -> tuple[ItemCatalog | None, Interactions | None]:
+    """Read the items with their features and labels, and the interactions with their parts.
+
+    Raises:
+        DatasetError: with a strict `problems`, at the first error.
+    """
+    catalog, items = None, None
+    if (folder / ITEMS).exists():
+        catalog = problems.attempt(lambda: _read_items(folder, problems))
+        if catalog is None:
+            return None, None
+        items = catalog.items
+    interactions = None
+    if (folder / INTERACTIONS).exists():
+        interactions = problems.attempt(
+            lambda: _read_interactions(folder / INTERACTIONS, items, problems)
+        )
+    return catalog, interactions
+
+
+def _read_items(folder: Path, problems: Problems) -> ItemCatalog:
+    path = folder / ITEMS
+    schema = _open(path).schema_arrow
+    if "item_id" not in schema.names:
+        raise DatasetError(path, "has no column item_id", "add it, one string an item")
+    items = unique_names(_ids(path, "item_id"), path)
+    titles = None
+    if "title" in schema.names:
+        titles = problems.attempt(lambda: _texts(path, "title", schema.field("title").type))
+    labels = None
+    if column := next((name for name in _LABELS if name in schema.names), None):
+        labels = problems.attempt(lambda: _labels(path, column, schema.field(column).type))
+    features = {}
+    for field in schema:
+        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            name = field.name
+            feature = problems.attempt(
+                lambda name=name, kind=field.type: _column_feature(path, name, kind, len(items))
+            )
+            if feature is not None:
+                features[name.lower()] = feature
+    for file in sorted(folder.glob("*.npy")):
+        feature = problems.attempt(lambda file=file: Feature.from_npy(file.stem.lower(), file))
+        if feature is not None:
+            if feature.name in features:
+                problems.error(
+                    file, f"is also a column of {ITEMS}", "leave one of the two"
+                )
+            features[feature.name] = feature
+    features = same_rows(features, len(items), ITEMS, problems)
+    return make_catalog(folder, items, features, labels, titles)
+
+
+def _read_interactions(
+    path: Path, items: Vocabulary | None, problems: Problems
+) -> Interactions:
+    schema = _open(path).schema_arrow
+    for name in ("user_id", "item_id"):
+        if name not in schema.names:
+            raise DatasetError(
+                path, f"has no column {name} (it has {', '.join(schema.names)})", "add it"
+            )
+    user_ids, item_ids = _ids(path, "user_id"), _ids(path, "item_id")
+    user, names = pd.factorize(np.array(user_ids, dtype=object))
+    users = Vocabulary(np.asarray(names, dtype=object))
+    if items is None:
+        items = Vocabulary(pd.unique(np.array(item_ids, dtype=object)))
+    item = items.index(np.array(item_ids, dtype=object))
+    timestamp = None
+    if "timestamp" in schema.names:
+        timestamp = _times(path, schema.field("timestamp").type)
+    whole = FilePart(
+        path, Pairs(user.astype(np.int64), item, timestamp), np.arange(len(item)), "row"
+    )
+    if (unknown := item < 0).any():
+        problems.error(
+            path,
+            f"{whole.named(unknown)}: item {item_ids[int(np.flatnonzero(unknown)[0])]!r} is out of "
+            f"range: it is not in {ITEMS}",
+            "add the item or remove the row",
+        )
+    if "split" in schema.names:
+        split = _splits(path, schema.field("split").type)
+        parts = {
+            name: whole.take((split == name) & ~unknown)
+            for name in PARTS
+            if (split == name).any()
+        }
+    else:
+        parts = _made_split(whole.take(~unknown), len(users), problems)
+    return make_interactions(parts, users, items, problems)
+
+
+def _made_split(whole: FilePart, n_users: int, problems: Problems) -> dict[str, FilePart]:
+    when = "at random (seed 0)" if whole.pairs.timestamp is None else "by time"
+    problems.warning(
+        whole.file,
+        "has no column split",
+        f"add it (train, valid, test); the last 20 % of each user, {when}, are taken as test",
+    )
+    pairs = whole.pairs
+    numbered = Pairs(pairs.user, np.arange(len(pairs)), pairs.timestamp)
+    _, test = hold_out_last(numbered, n_users)
+    held_out = np.zeros(len(pairs), dtype=bool)
+    held_out[test.item] = True
+    return {"train": whole.take(~held_out), "test": whole.take(held_out)}
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        if path.stat().st_size == 0:
+            raise DatasetError(path, "is empty", "export it again")
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(path, f"is truncated or no Parquet ({reason})", "export it again") from None
+
+
+def _column(path: Path, name: str) -> pa.ChunkedArray:
+    try:
+        return pq.read_table(path, columns=[name], partitioning=None)[name]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(path, f"column {name} can't be read ({reason})", "export it again") from None
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = _plain(kind)
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _wrong_type(path: Path, name: str, kind: pa.DataType, wanted: str) -> DatasetError:
+    return DatasetError(path, f"column {name} is {kind}, not {wanted}", f"store it as {wanted}")
+
+
+def _ids(path: Path, name: str) -> list[str]:
+    """A column of ids; whole numbers become strings."""
+    column = _column(path, name)
+    if not _is_text(column.type) and not pa.types.is_integer(_plain(column.type)):
+        raise _wrong_type(path, name, column.type, "string")
+    if column.null_count:
+        mask = column.is_null().to_numpy(zero_copy_only=False)
+        raise DatasetError(path, f"{places(mask, 0)}: {name} is null", "give every row an id")
+    return _python(path, name, column.cast(pa.string()))
+
+
+def _texts(path: Path, name: str, kind: pa.DataType) -> NDArray[np.object_]:
+    if not _is_text(kind):
+        raise _wrong_type(path, name, kind, "string")
+    return np.array(_python(path, name, _column(path, name).cast(pa.string())), dtype=object)
+
+
+def _python(path: Path, name: str, column: pa.ChunkedArray) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        raise DatasetError(path, f"column {name} is not UTF-8", "store it as UTF-8") from None
+
+
+def _labels(
+    path: Path, name: str, kind: pa.DataType
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    if pa.types.is_integer(_plain(kind)):
+        column = _column(path, name).cast(pa.int64())
+        lacking = pc.fill_null(pc.less(column, 0), True).to_numpy()
+        return number_labels(column.fill_null(-1).to_numpy(), lacking)
+    values = _texts(path, name, kind)
+    lacking = np.array([value is None for value in values])
+    return number_labels(values, lacking)
+
+
+def _times(path: Path, kind: pa.DataType) -> NDArray[np.int64]:
+    """Timestamps as whole numbers, in the unit of the column."""
+    column = _column(path, "timestamp")
+    if column.null_count:
+        mask = column.is_null().to_numpy(zero_copy_only=False)
+        raise DatasetError(path, f"{places(mask, 0)}: timestamp is null", "give every row a time")
+    try:
+        if pa.types.is_floating(kind):
+            return column.to_numpy().astype(np.int64)
+        if pa.types.is_date(kind):
+            column = column.cast(pa.timestamp("s"))
+        if pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type):
+            return column.cast(pa.int64()).to_numpy()
+    except pa.ArrowException:
+        pass
+    raise _wrong_type(path, "timestamp", kind, "timestamp")
+
+
+def _splits(path: Path, kind: pa.DataType) -> NDArray[np.object_]:
+    split = _texts(path, "split", kind)
+    if (wrong := ~np.isin(split.astype(str), PARTS)).any():
+        first = split[int(np.flatnonzero(wrong)[0])]
+        raise DatasetError(
+            path, f"{places(wrong, 0)}: split is {first!r}", "give train, valid or test"
+        )
+    return split
+
+
+def _column_feature(path: Path, name: str, kind: pa.DataType, n_items: int) -> Feature:
+    """A column of vectors, spooled into a file that can be mapped when it is first needed."""
+    wanted = "a fixed-size list of float32"
+    if not pa.types.is_fixed_size_list(kind) or not (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    ):
+        raise _wrong_type(path, name, kind, wanted)
+    shape = (n_items, kind.list_size)
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(columns=[name], batch_size=8192):
+                yield _vectors(batch.column(0), kind.list_size)
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise DatasetError(
+                path, f"column {name} can't be read ({reason})", "export it again"
+            ) from None
+
+    return Feature(
+        name.lower(),
+        f"{path} column {name}",
+        shape,
+        np.dtype(np.float32),
+        lambda: temporary_rows(blocks(), shape),
+    )
+
+
+def _vectors(column: pa.Array, d: int) -> NDArray[np.float32]:
+    """Fixed-size lists as rows, NaN where null (a null number is NaN too)."""
+    rows = np.full((len(column), d), np.nan, dtype=np.float32)
+    lacking = column.is_null().to_numpy(zero_copy_only=False)
+    flat = column.drop_null().flatten().cast(pa.float32())
+    rows[~lacking] = flat.to_numpy(zero_copy_only=False).reshape(-1, d)
+    return rows

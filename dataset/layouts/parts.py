@@ -1,0 +1,219 @@
+"""What all layouts do alike: read tables, part the interactions, number the labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sgfd.dataset.catalog import Feature, ItemCatalog
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.interactions import Indices, Interactions, Pairs
+from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A part of the interactions as it stands in a file.
+
+    Attributes:
+        place: int64 (n,), where each interaction stands, as a person counts it.
+        word: what `place` counts, `line` or `row`.
+    """
+
+    file: Path
+    pairs: Pairs
+    place: Indices
+    word: str
+
+    def named(self, mask: NDArray[np.bool_]) -> str:
+        return places(self.place[mask], 0, self.word)
+
+    def take(self, mask: NDArray[np.bool_]) -> "FilePart":
+        return FilePart(self.file, self.pairs.take(mask), self.place[mask], self.word)
+
+
+def read_csv(
+    path: Path, needed: tuple[str, ...], problems: Problems, separator: str = ","
+) -> pd.DataFrame:
+    """A CSV file as strings; line 1 is the header, so row r stands on line r + 2.
+
+    Raises:
+        DatasetError: it is empty, no UTF-8, no table, or lacks a needed column.
+    """
+    try:
+        content = path.read_bytes()
+        content.decode("utf-8")
+        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DatasetError(path, f"line {line} is not UTF-8", "save the file as UTF-8") from None
+    except pd.errors.EmptyDataError:
+        raise DatasetError(path, "is empty", f"give the columns {', '.join(needed)}") from None
+    except (pd.errors.ParserError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(path, f"is no table ({reason})", "save it as CSV") from None
+    if missing := [name for name in needed if name not in frame.columns]:
+        raise DatasetError(
+            path,
+            f"line 1 has no column {missing[0]} (it has {', '.join(map(str, frame.columns))})",
+            f"give the columns {', '.join(needed)}",
+        )
+    if frame.empty and "itemID" in needed:
+        problems.warning(path, "has no rows", "add some, or remove the file")
+    return frame
+
+
+def integers(frame: pd.DataFrame, column: str, path: Path) -> Indices:
+    """A column of whole numbers, int64 (n,).
+
+    Raises:
+        DatasetError: an entry is none; its line is named.
+    """
+    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
+    wrong = ~np.isfinite(values) | (values != np.floor(values)) | (np.abs(values) > 2**53)
+    if wrong.any():
+        first = frame[column].iloc[int(np.flatnonzero(wrong)[0])]
+        raise DatasetError(
+            path,
+            f"{places(wrong, 2, 'line')}: {column} {first!r} is no whole number",
+            "give integers",
+        )
+    return values.astype(np.int64)
+
+
+def in_range(part: FilePart, n_items: int | None, problems: Problems) -> FilePart:
+    """Refuse item indices out of 0..n_items-1 and negative user indices."""
+    item, user = part.pairs.item, part.pairs.user
+    high = np.iinfo(np.int64).max if n_items is None else n_items
+    wrong_item, wrong_user = (item < 0) | (item >= high), user < 0
+    if wrong_item.any():
+        problems.error(
+            part.file,
+            f"{part.named(wrong_item)}: item {item[wrong_item][0]} is out of range"
+            + (f" 0..{n_items - 1}" if n_items is not None else ": negative"),
+            "renumber the items or add their features",
+        )
+    if wrong_user.any():
+        problems.error(
+            part.file,
+            f"{part.named(wrong_user)}: user {user[wrong_user][0]} is negative",
+            "number the users from 0",
+        )
+    return part.take(~wrong_item & ~wrong_user)
+
+
+def make_interactions(
+    parts: dict[str, FilePart], users: Vocabulary, items: Vocabulary, problems: Problems
+) -> Interactions:
+    """Interactions without repetition: a pair stays where it stands first, train before test."""
+    n_items = max(len(items), 1)
+    known = np.empty(0, dtype=np.int64)
+    clean: dict[str, Pairs] = {}
+    for name, part in parts.items():
+        keys = part.pairs.user * n_items + part.pairs.item
+        first = np.zeros(len(keys), dtype=bool)
+        first[np.unique(keys, return_index=True)[1]] = True
+        if not first.all():
+            problems.warning(
+                part.file,
+                f"{part.named(~first)}: {(~first).sum()} pairs stand twice in {name}",
+                "remove the repetitions (they are left out)",
+            )
+        before = np.isin(keys, known)
+        if (before & first).any():
+            problems.warning(
+                part.file,
+                f"{part.named(before & first)}: {(before & first).sum()} pairs of {name} are "
+                f"also in {' or '.join(clean)}",
+                f"remove them from {name} (they are left out: a seen item is never recommended)",
+            )
+        clean[name] = part.pairs.take(first & ~before)
+        known = np.concatenate([known, keys])
+    _warn_of_unknown_users(parts, clean, users, problems)
+    empty = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    return Interactions(
+        users, items, clean.get("train", empty), clean.get("valid"), clean.get("test", empty)
+    )
+
+
+def make_catalog(
+    where: Path,
+    items: Vocabulary,
+    features: dict[str, Feature],
+    labels: tuple[NDArray[np.int64], tuple[str, ...]] | None,
+    titles: NDArray[np.object_] | None,
+) -> ItemCatalog:
+    """A catalogue of at least one item.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if not len(items):
+        raise DatasetError(where, "has no items", "add some")
+    numbers, names = labels or (None, ())
+    return ItemCatalog(items, features, numbers, names, titles)
+
+
+def same_rows(
+    features: dict[str, Feature], n_items: int, counted: str, problems: Problems
+) -> dict[str, Feature]:
+    """Refuse features whose number of rows is not that of the items."""
+    for feature in features.values():
+        if feature.shape[0] != n_items:
+            problems.error(
+                feature.source,
+                f"has {feature.shape[0]} rows for {n_items} items ({counted})",
+                "give one row an item, in the order of the items",
+            )
+    return {name: f for name, f in features.items() if f.shape[0] == n_items}
+
+
+def number_labels(
+    values: NDArray[np.object_] | NDArray[np.int64],
+    lacking: NDArray[np.bool_],
+    names: dict[int, str] | None = None,
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Any label values as 0..C-1, -1 where lacking; `names` may rename whole numbers."""
+    distinct, place = np.unique(values[~lacking], return_inverse=True)
+    labels = np.full(len(values), -1, dtype=np.int64)
+    labels[~lacking] = place
+    return labels, tuple((names or {}).get(value, str(value)) for value in distinct.tolist())
+
+
+def unique_names(names: list[str], path: Path, word: str = "row", first: int = 0) -> Vocabulary:
+    """A vocabulary of ids as a file gives them.
+
+    Raises:
+        DatasetError: an id is empty or occurs twice; its place is named.
+    """
+    ids = pd.Series(names, dtype=object)
+    for wrong, what in ((ids == "", "the id is empty"), (ids.duplicated(), "the id occurs twice")):
+        if wrong.any():
+            mask = wrong.to_numpy()
+            raise DatasetError(
+                path,
+                f"{places(mask, first, word)}: {what} ({ids[mask].iloc[0]!r})",
+                "give every one its own id",
+            )
+    return Vocabulary(ids.to_numpy())
+
+
+def _warn_of_unknown_users(
+    parts: dict[str, FilePart], clean: dict[str, Pairs], users: Vocabulary, problems: Problems
+) -> None:
+    if "test" not in parts or "train" not in parts:
+        return
+    trained = np.zeros(len(users), dtype=bool)
+    trained[clean["train"].user] = True
+    test = parts["test"]
+    unknown = ~trained[test.pairs.user]
+    if unknown.any():
+        count = len(np.unique(test.pairs.user[unknown]))
+        problems.warning(
+            test.file,
+            f"{test.named(unknown)}: {count} users of test have no training item",
+            "move some of their items to train (they are judged all the same)",
+        )

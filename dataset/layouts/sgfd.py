@@ -1,0 +1,196 @@
+"""The layout that SGFD's authors published: CSV files with integer ids, one .npy a modality."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sgfd.dataset.catalog import Feature, ItemCatalog, open_npy
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.interactions import Interactions, Pairs
+from sgfd.dataset.layouts.parts import (
+    FilePart,
+    in_range,
+    integers,
+    make_catalog,
+    make_interactions,
+    number_labels,
+    read_csv,
+    same_rows,
+)
+from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.vocabulary import Vocabulary
+
+LABELS = "MetaData_normal.npy"
+_FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(\w+?))?_normal\.npy")
+
+
+def is_sgfd(folder: Path) -> bool:
+    return (folder / "train.csv").is_file() or any(folder.glob("Feature*_normal.npy"))
+
+
+def read_sgfd(
+    folder: Path, problems: Problems
+) -> tuple[ItemCatalog | None, Interactions | None]:
+    """Read `train.csv`, `test.csv`, `Feature<Modality>_normal.npy` and what else is there.
+
+    Raises:
+        DatasetError: with a strict `problems`, at the first error.
+    """
+    features = _read_features(folder, problems)
+    described = _attempt_csv(folder / "items.csv", ("itemID",), problems)
+    frames = {
+        name: frame
+        for name in ("train", "valid", "test")
+        if (frame := _attempt_csv(folder / f"{name}.csv", ("itemID", "userID"), problems))
+        is not None
+    }
+    read = (problems.attempt(lambda n=n, f=f: _part(folder / f"{n}.csv", f)) for n, f in frames.items())
+    parts = {name: part for name, part in zip(frames, read, strict=True) if part is not None}
+    n_items, counted = _count_items(folder, features, described, parts)
+    features = same_rows(features, n_items, counted, problems)
+    parts = {name: in_range(part, n_items, problems) for name, part in parts.items()}
+    labels = problems.attempt(lambda: _read_labels(folder, n_items, counted, problems))
+    tables = {folder / "items.csv": described} if described is not None else {}
+    tables |= {folder / f"{name}.csv": frame for name, frame in frames.items()}
+    items = problems.attempt(lambda: _vocabulary(tables, "itemID", "asin", n_items))
+    n_users = max((int(part.pairs.user.max(initial=-1)) + 1 for part in parts.values()), default=0)
+    users = problems.attempt(lambda: _vocabulary(tables, "userID", "reviewerID", n_users))
+    if items is None or users is None:
+        return None, None
+    catalog = None
+    if features or described is not None or labels is not None:
+        titles = _titles(described, folder / "items.csv", n_items)
+        catalog = make_catalog(folder, items, features, labels, titles)
+    interactions = make_interactions(parts, users, items, problems) if parts else None
+    return catalog, interactions
+
+
+def _read_features(folder: Path, problems: Problems) -> dict[str, Feature]:
+    """Modalities by name: FeatureImage_normal.npy is `image`, FeatureText_bert_normal.npy `text`.
+
+    A suffix stays in the name only where two files are of one modality.
+    """
+    found = [
+        (match, path)
+        for path in sorted(folder.glob("Feature*_normal.npy"))
+        if (match := _FEATURE.fullmatch(path.name))
+    ]
+    kinds = [match[1].lower() for match, _ in found]
+    features = {}
+    for (match, path), kind in zip(found, kinds, strict=True):
+        name = f"{kind}_{match[2].lower()}" if match[2] and kinds.count(kind) > 1 else kind
+        feature = problems.attempt(lambda name=name, path=path: Feature.from_npy(name, path))
+        if feature is not None:
+            features[name] = feature
+    return features
+
+
+def _attempt_csv(path: Path, needed: tuple[str, ...], problems: Problems) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    return problems.attempt(lambda: read_csv(path, needed, problems))
+
+
+def _part(path: Path, frame: pd.DataFrame) -> FilePart:
+    user, item = integers(frame, "userID", path), integers(frame, "itemID", path)
+    return FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
+
+
+def _count_items(
+    folder: Path,
+    features: dict[str, Feature],
+    described: pd.DataFrame | None,
+    parts: dict[str, FilePart],
+) -> tuple[int, str]:
+    """How many items there are, and which file says so: most of the features, else a table."""
+    if features:
+        sizes = [feature.shape[0] for feature in features.values()]
+        n_items = max(sizes, key=sizes.count)
+        source = next(f.source for f in features.values() if f.shape[0] == n_items)
+        return n_items, Path(source).name
+    if described is not None and len(described):
+        return int(integers(described, "itemID", folder / "items.csv").max()) + 1, "items.csv"
+    highest = max((int(part.pairs.item.max(initial=-1)) for part in parts.values()), default=-1)
+    return highest + 1, "the largest itemID"
+
+
+def _read_labels(
+    folder: Path, n_items: int, counted: str, problems: Problems
+) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
+    path = folder / LABELS
+    if not path.exists():
+        return None
+    values = np.asarray(open_npy(path))
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.shape != (n_items,):
+        raise DatasetError(
+            path,
+            f"has shape {values.shape} for {n_items} items ({counted})",
+            "give one label an item, in the order of the items",
+        )
+    lacking = ~np.isfinite(values) | (values < 0)
+    numbers = np.where(lacking, -1, values)
+    if (wrong := numbers != np.floor(numbers)).any():
+        raise DatasetError(path, f"{places(wrong, 0)}: no whole number", "give integer labels")
+    return number_labels(numbers.astype(np.int64), lacking, _label_names(folder, problems))
+
+
+def _label_names(folder: Path, problems: Problems) -> dict[int, str]:
+    path = folder / "labels.csv"
+    if not path.exists():
+        return {}
+    frame = read_csv(path, ("label", "name"), problems)
+    return dict(zip(integers(frame, "label", path).tolist(), frame["name"], strict=True))
+
+
+def _vocabulary(
+    tables: dict[Path, pd.DataFrame], number: str, name: str, size: int
+) -> Vocabulary:
+    """Outside ids by inside numbers, from every table that has both; else the number itself.
+
+    Raises:
+        DatasetError: a number has two ids, or an id two numbers.
+    """
+    ids = np.array([str(i) for i in range(size)], dtype=object)
+    named = [
+        pd.DataFrame(
+            {"number": integers(frame, number, path), "id": frame[name], "file": str(path)}
+        ).assign(line=np.arange(2, len(frame) + 2))
+        for path, frame in tables.items()
+        if {number, name} <= set(frame.columns)
+    ]
+    if not named:
+        return Vocabulary(ids)
+    every = pd.concat(named, ignore_index=True)
+    every = every[(every["id"] != "") & every["number"].between(0, size - 1)]
+    pairs = every.drop_duplicates(["number", "id"])
+    for column, other in (("number", "id"), ("id", "number")):
+        if (twice := pairs.duplicated(column)).any():
+            row = pairs[twice].iloc[0]
+            raise DatasetError(
+                row["file"],
+                f"line {row['line']}: {number} {row['number']} and {name} {row['id']!r} "
+                f"contradict an earlier line (one {column} with two values of {other})",
+                f"give every {number} one {name}",
+            )
+    ids[pairs["number"].to_numpy()] = pairs["id"].to_numpy(dtype=object)
+    try:
+        return Vocabulary(ids)
+    except ValueError as error:
+        raise DatasetError(
+            next(iter(tables)), f"{name}: {error}", f"give every {number} its own {name}"
+        ) from None
+
+
+def _titles(described: pd.DataFrame | None, path: Path, n_items: int) -> NDArray[np.object_] | None:
+    if described is None or "title" not in described.columns:
+        return None
+    titles = np.full(n_items, None, dtype=object)
+    number = integers(described, "itemID", path)
+    inside = (number >= 0) & (number < n_items) & (described["title"] != "").to_numpy()
+    titles[number[inside]] = described["title"].to_numpy(dtype=object)[inside]
+    return titles

@@ -1,0 +1,89 @@
+"""From a name or a path to a data set."""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgfd.dataset.catalog import ItemCatalog
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.interactions import Interactions
+from sgfd.dataset.layouts import LAYOUTS, recognise
+from sgfd.dataset.problems import Problem, Problems
+from sgfd.dataset.sample import make_sample
+
+SAMPLE = "sample"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A catalogue, interactions, or both over the same items.
+
+    Attributes:
+        warnings: what was wrong with the files and how it was repaired.
+    """
+
+    name: str
+    layout: str
+    path: Path | None
+    catalog: ItemCatalog | None
+    interactions: Interactions | None
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_dataset(reference: str | Path, data_root: Path | None = None) -> Dataset:
+    """Load a data set by its name under the data root, by its folder, or the made-up `sample`.
+
+    Raises:
+        DatasetError: there is none, or its files are wrong; `check_dataset` names all that is.
+    """
+    if str(reference) == SAMPLE:
+        return Dataset(SAMPLE, "sample", None, *make_sample())
+    folder = find_dataset(reference, data_root)
+    return read_folder(folder, Problems(strict=True))
+
+
+def read_folder(folder: Path, problems: Problems) -> Dataset:
+    """Read a folder of any layout; `problems` raises or collects what is wrong."""
+    layout = recognise(folder)
+    if layout is None:
+        raise DatasetError(
+            folder,
+            "has the files of no layout",
+            "give train.csv, *.inter, items.parquet or interactions.parquet",
+        )
+    catalog, interactions = LAYOUTS[layout][1](folder, problems)
+    name = folder.resolve().name
+    return Dataset(name, layout, folder, catalog, interactions, tuple(problems.found))
+
+
+def find_dataset(reference: str | Path, data_root: Path | None = None) -> Path:
+    """The folder of a data set.
+
+    Raises:
+        DatasetError: there is none of that name; the nearest names are in the message.
+    """
+    root = find_data_root(data_root)
+    for folder in (root / reference, Path(reference)):
+        if folder.is_dir():
+            return folder
+    known = [name for name, _ in list_datasets(data_root)]
+    near = difflib.get_close_matches(str(reference), known, cutoff=0.5) or known
+    raise DatasetError(
+        f"data set {str(reference)!r}",
+        f"is not in {root} and no folder",
+        f"choose {' or '.join(near)}, or give --data-root",
+    )
+
+
+def find_data_root(data_root: Path | None = None) -> Path:
+    """Where data sets lie: the given folder, else $PIPELINE_DATA, else ./data."""
+    return Path(data_root or os.environ.get("PIPELINE_DATA") or "data")
+
+
+def list_datasets(data_root: Path | None = None) -> list[tuple[str, str]]:
+    """Name and layout of every data set that can be named."""
+    root = find_data_root(data_root)
+    folders = sorted(root.iterdir()) if root.is_dir() else []
+    found = [(f.name, recognise(f)) for f in folders if f.is_dir()]
+    return [(SAMPLE, "sample"), *((name, layout) for name, layout in found if layout)]
