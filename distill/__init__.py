@@ -1,0 +1,25 @@
+"""Stage one: an item catalogue's generic features become small, reusable embeddings.
+
+    from sgfd import dataset, distill
+
+    office = dataset.load_dataset("office")
+    distill.distill(office, Path("artifacts/office"), distill.SGFDSettings(temperature=5))
+"""
+
+from typing import TYPE_CHECKING
+
+from sgfd.distill.settings import PRESETS, SGFDSettings
+
+if TYPE_CHECKING:
+    from sgfd.distill.stage import DistillResult, distill
+
+__all__ = ["PRESETS", "DistillResult", "SGFDSettings", "distill"]
+
+
+def __getattr__(name: str) -> object:
+    """`distill` and `DistillResult` on first use, so that settings are there without torch."""
+    if name in ("distill", "DistillResult"):
+        from sgfd.distill import stage
+
+        return getattr(stage, name)
+    raise AttributeError(f"module 'sgfd.distill' has no attribute {name!r}")

@@ -1,0 +1,92 @@
+"""Teacher, student, classifier and fusion of SGFD (section 3.2 of the paper)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NEGATIVE_SLOPE = 0.01
+
+
+class Teacher(nn.Module):
+    """T_m: a deep network from generic width D to d, ending on the unit sphere.
+
+    The width is divided by 4 a layer until the next would be at or below d, then one layer leads
+    to d: 4096 -> 1024 -> 256 -> 128.
+    """
+
+    def __init__(self, source: int, dimension: int, activation: str = "leaky_relu") -> None:
+        super().__init__()
+        widths = teacher_widths(source, dimension)
+        self.layers = nn.ModuleList(
+            nn.Linear(inside, outside) for inside, outside in zip(widths, widths[1:], strict=False)
+        )
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b, D) to t (b, d), unit rows."""
+        for layer in self.layers[:-1]:
+            x = layer(x)
+            if self.activation == "leaky_relu":
+                x = functional.leaky_relu(x, NEGATIVE_SLOPE)
+        return _unit(self.layers[-1](x))
+
+
+class Student(nn.Module):
+    """S_m: one linear layer from D to d, ending on the unit sphere. This is what is exported."""
+
+    def __init__(self, source: int, dimension: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(source, dimension)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b, D) to s (b, d), unit rows."""
+        return _unit(self.linear(x))
+
+
+class Classifier(nn.Module):
+    """C_m: the cosines of a unit vector with one direction a label, times a learnt scale.
+
+    A plain linear layer on unit vectors keeps the logits near 0, and training stalls where
+    there are few labels.
+    """
+
+    def __init__(self, dimension: int, n_labels: int, scale: float) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.empty(n_labels, dimension))
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        nn.init.normal_(self.directions)
+
+    def forward(self, unit: Tensor) -> Tensor:
+        """unit (b, d) to logits (b, C)."""
+        return self.log_scale.exp() * functional.linear(
+            unit, functional.normalize(self.directions, dim=1)
+        )
+
+
+class Fusion(nn.Module):
+    """The teacher's vectors of all modalities side by side, to d, LeakyReLU, to the labels.
+
+    It carries the modalities' complementary information into the teachers. Zeros stand in
+    for a modality that an item lacks.
+    """
+
+    def __init__(self, n_modalities: int, dimension: int, n_labels: int, scale: float) -> None:
+        super().__init__()
+        self.join = nn.Linear(n_modalities * dimension, dimension)
+        self.classifier = Classifier(dimension, n_labels, scale)
+
+    def forward(self, side_by_side: Tensor) -> Tensor:
+        """(b, M d) to logits (b, C)."""
+        return self.classifier(_unit(self.join(side_by_side)))
+
+
+def teacher_widths(source: int, dimension: int) -> list[int]:
+    """All widths of a teacher, from D to d."""
+    widths = [source]
+    while widths[-1] // 4 > dimension:
+        widths.append(widths[-1] // 4)
+    return [*widths, dimension]
+
+
+def _unit(x: Tensor) -> Tensor:
+    return functional.normalize(functional.leaky_relu(x, NEGATIVE_SLOPE), dim=1)
