@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sgfd.featureset import FeatureSet
     from sgfd.recommenders import Run
 
-PRESETS = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
+PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 
 
 class SettingsHelp(click.Command):
@@ -202,7 +202,7 @@ def data_check(dataset: str, data_root: Path | None, as_json: bool) -> int:
 @cli.command(cls=SettingsHelp)
 @click.option("--dataset", required=True, help="A data set: name, folder, or sample.")
 @click.option("--name", help="Name of the feature set [default: the data set's].")
-@click.option("--preset", help=f"The paper's weights and temperature: {PRESETS}.")
+@click.option("--preset", help=f"The paper's weights and temperature: {PRESET_NAMES}.")
 @set_option
 @seed_option
 @device_option
@@ -225,10 +225,9 @@ def distill(
     as_json: bool,
 ) -> None:
     """Stage one: turn a catalogue's generic features and labels into a feature set."""
-    from sgfd.distill.settings import PRESETS as presets
-    from sgfd.distill.settings import SGFDSettings
+    from sgfd.distill import PRESETS, SGFDSettings
 
-    base = _choose(preset, presets, "--preset") if preset else {}
+    base = _choose(preset, PRESETS, "--preset") if preset else {}
     settings = _settings(SGFDSettings, overrides, base)
     from sgfd.dataset import load_dataset
     from sgfd.distill import distill as run_stage_one
@@ -287,7 +286,9 @@ def features_verify(features: str, artifacts_root: Path, as_json: bool) -> int:
     def human() -> None:
         for problem in problems:
             click.echo(problem, err=True)
-        click.echo(f"{path}: " + (f"{len(problems)} problems" if problems else "whole and unchanged"))
+        click.echo(
+            f"{path}: " + (f"{len(problems)} problems" if problems else "whole and unchanged")
+        )
 
     _present({"artifact": str(path), "problems": problems}, as_json, human)
     return 2 if problems else 0
@@ -429,7 +430,9 @@ def _open_run(reference: str | None, runs_root: Path) -> "Run":
     if reference is None:
         records = sorted(runs_root.glob("[!.]*/run.json"), key=lambda path: path.stat().st_mtime)
         if not records:
-            raise click.UsageError(f"{runs_root}: there is no run; train one, or name it with --run")
+            raise click.UsageError(
+                f"{runs_root}: there is no run; train one, or name it with --run"
+            )
         return load_run(records[-1].parent)
     path = Path(reference)
     return load_run(path if path.is_dir() else runs_root / reference)
@@ -530,7 +533,9 @@ def _print_run(run: "Run") -> None:
         f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
     )
     seconds = record["seconds"]
-    click.echo(f"time          {seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s judging")
+    click.echo(
+        f"time          {seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s judging"
+    )
     click.echo(f"run           {run.folder}")
 
 

@@ -1,10 +1,10 @@
 """Data sets: item catalogues and interactions, in any of three layouts or made up.
 
-    from sgfd.dataset import load_dataset
+from sgfd.dataset import load_dataset
 
-    office = load_dataset("office")
-    office.catalog.features["title"].rows(np.array([0, 1]))
-    office.interactions.train.user
+office = load_dataset("office")
+office.catalog.features["title"].rows(np.array([0, 1]))
+office.interactions.train.user
 """
 
 from sgfd.dataset.catalog import Feature, ItemCatalog

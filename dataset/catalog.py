@@ -30,13 +30,16 @@ class StoredRows:
     array: NDArray[Any] | None = None
 
     def window(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows start..stop, mapped alone: what was mapped before is given back to the system."""
+        """Rows start..stop, mapped alone: what was mapped before is given back to the system.
+
+        Mapped copy-on-write: libraries that want writable memory take it, the file stays as it is.
+        """
         if self.array is not None:
             return self.array[start:stop]
         assert self.file is not None
         width = self.shape[1] * self.dtype.itemsize
         shape, offset = (stop - start, self.shape[1]), self.offset + start * width
-        return np.memmap(self.file, self.dtype, "r", offset, shape)
+        return np.memmap(self.file, self.dtype, "c", offset, shape)
 
 
 class Feature:
@@ -93,7 +96,7 @@ class Feature:
 
     @property
     def values(self) -> NDArray[Any]:
-        """The whole matrix (n_items, D) as a read-only memory map, as stored."""
+        """The whole matrix (n_items, D) as a memory map, as stored."""
         return self._map
 
     def rows(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -124,7 +127,7 @@ class Feature:
             with np.errstate(over="ignore", invalid="ignore"):
                 rows[:] = np.isfinite(block.sum(axis=1))
             for row in np.flatnonzero(~rows):
-                rows[row] = self._is_present(start + row, block[row])
+                rows[row] = self._is_present(start + int(row), block[row])
         return present
 
     def broken_rows(self) -> dict[str, list[int]]:
@@ -188,7 +191,7 @@ class ItemCatalog:
         for name, feature in sorted(self.features.items()):
             digest.update(f"\0{name} {feature.shape} ".encode())
             for _, block in feature.blocks():
-                digest.update(np.ascontiguousarray(block))
+                digest.update(np.ascontiguousarray(block).data)
         return digest.hexdigest()
 
     def labels_fingerprint(self) -> str | None:
@@ -211,8 +214,12 @@ def open_npy(path: Path) -> NDArray[Any]:
             raise DatasetError(path, "is empty", "export the array again")
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise DatasetError(path, f"can't be read ({error.strerror or error})", "export it again") from None
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+        raise DatasetError(
+            path, f"can't be read ({error.strerror or error})", "export it again"
+        ) from None
+    except DatasetError:
+        raise
+    except Exception as error:  # a mangled header raises whatever numpy's parser happens to
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "object" in reason.lower() or "pickle" in reason.lower():
             raise DatasetError(
@@ -220,19 +227,18 @@ def open_npy(path: Path) -> NDArray[Any]:
                 "holds Python objects (or is no .npy file), which are never unpickled",
                 "save it as plain numbers: np.save(path, array.astype('float32'))",
             ) from None
-        raise DatasetError(path, f"is truncated or no .npy file ({reason})", "export it again") from None
+        raise DatasetError(
+            path, f"is truncated or no .npy file ({reason})", "export it again"
+        ) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise DatasetError(path, "holds no numbers", "save it as float32")
     return array
 
 
-def temporary_rows(
-    blocks: Iterator[NDArray[np.float32]], shape: tuple[int, int]
-) -> StoredRows:
+def temporary_rows(blocks: Iterator[NDArray[np.float32]], shape: tuple[int, int]) -> StoredRows:
     """Spool blocks of rows into a nameless temporary file that can be mapped."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as its map)
     for block in blocks:
-        file.write(np.ascontiguousarray(block, dtype=np.float32))
+        file.write(np.ascontiguousarray(block, dtype=np.float32).data)
     file.flush()
     return StoredRows(file, 0, np.dtype(np.float32), shape)
-

@@ -20,7 +20,7 @@ def check_dataset(reference: str | Path, data_root: Path | None = None) -> list[
         return []
     folder = find_dataset(reference, data_root)
     problems = Problems(strict=False)
-    dataset = problems.attempt(lambda: read_folder(folder, problems))
+    dataset = problems.attempt(read_folder, folder, problems)
     if dataset is not None and dataset.catalog is not None:
         for feature in dataset.catalog.features.values():
             _check_feature(feature, problems)

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgfd.dataset.errors import DatasetError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -38,18 +39,22 @@ class Problems:
         """Raise, or note and go on."""
         if self.strict:
             raise DatasetError(where, what, remedy)
-        self.found.append(Problem(str(where), what, remedy, "error"))
+        self._note(Problem(str(where), what, remedy, "error"))
 
     def warning(self, where: str | Path, what: str, remedy: str) -> None:
-        self.found.append(Problem(str(where), what, remedy, "warning"))
+        self._note(Problem(str(where), what, remedy, "warning"))
 
-    def attempt(self, read: Callable[[], T]) -> T | None:
-        """The result of `read`; None where it raised an error and errors are collected."""
+    def attempt(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The result of `read(...)`; None where it raised an error and errors are collected."""
         try:
-            return read()
+            return read(*args, **kwargs)
         except DatasetError as error:
             self.error(error.where, error.what, error.remedy)
             return None
+
+    def _note(self, problem: Problem) -> None:
+        if problem not in self.found:  # two readers may stumble over one cell
+            self.found.append(problem)
 
 
 def places(rows: NDArray[np.bool_] | NDArray[np.int64], first: int, word: str = "row") -> str:

@@ -1,9 +1,9 @@
 """Stage one: an item catalogue's generic features become small, reusable embeddings.
 
-    from sgfd import dataset, distill
+from sgfd import dataset, distill
 
-    office = dataset.load_dataset("office")
-    distill.distill(office, Path("artifacts/office"), distill.SGFDSettings(temperature=5))
+office = dataset.load_dataset("office")
+distill.distill(office, Path("artifacts/office"), distill.SGFDSettings(temperature=5))
 """
 
 from typing import TYPE_CHECKING

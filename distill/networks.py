@@ -1,5 +1,7 @@
 """Teacher, student, classifier and fusion of SGFD (section 3.2 of the paper)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +20,7 @@ class Teacher(nn.Module):
         super().__init__()
         widths = teacher_widths(source, dimension)
         self.layers = nn.ModuleList(
-            nn.Linear(inside, outside) for inside, outside in zip(widths, widths[1:], strict=False)
+            nn.Linear(inside, outside) for inside, outside in pairwise(widths)
         )
         self.activation = activation
 
@@ -77,7 +79,8 @@ class Fusion(nn.Module):
 
     def forward(self, side_by_side: Tensor) -> Tensor:
         """(b, M d) to logits (b, C)."""
-        return self.classifier(_unit(self.join(side_by_side)))
+        logits: Tensor = self.classifier(_unit(self.join(side_by_side)))
+        return logits
 
 
 def teacher_widths(source: int, dimension: int) -> list[int]:

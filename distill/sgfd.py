@@ -40,9 +40,7 @@ class SGFD(nn.Module):
             {name: Teacher(width, d, settings.teacher_activation) for name, width in widths.items()}
         )
         self.students = nn.ModuleDict({name: Student(width, d) for name, width in widths.items()})
-        self.classifiers = nn.ModuleDict(
-            {name: Classifier(d, n_labels, scale) for name in widths}
-        )
+        self.classifiers = nn.ModuleDict({name: Classifier(d, n_labels, scale) for name in widths})
         self.fusion = Fusion(len(widths), d, n_labels, scale)
 
     def loss(self, batch: ItemBatch) -> dict[str, Tensor]:
@@ -180,7 +178,9 @@ def fit(
         while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
             model.train()
             order = np.random.default_rng([seed, state.epoch]).permutation(train)
-            batches = np.split(order, np.arange(settings.batch_size, len(order), settings.batch_size))
+            batches = np.split(
+                order, np.arange(settings.batch_size, len(order), settings.batch_size)
+            )
             for batch in batches[state.step :]:
                 loss = torch.stack(list(model.loss(reader.read(batch)).values())).sum()
                 optimizer.zero_grad()
@@ -214,7 +214,8 @@ def _held_out_loss(model: SGFD, reader: ItemReader, held_out: NDArray[np.int64])
     size = model.settings.batch_size
     with torch.inference_mode():
         total = sum(
-            model.student_loss(reader.read(held_out[i : i + size])).item() * len(held_out[i : i + size])
+            model.student_loss(reader.read(held_out[i : i + size])).item()
+            * len(held_out[i : i + size])
             for i in range(0, len(held_out), size)
         )
     return total / len(held_out)

@@ -120,7 +120,7 @@ def distill(
             student=StudentRecord(negative_slope=NEGATIVE_SLOPE, normalised=True),
             quality=quality,
         )
-        students = {name: student for name, student in model.students.items()}
+        students = dict(model.students.items())
         export(work.result, catalog, students, standardisation, manifest, torch_device)
         artifact = work.publish()
     return DistillResult(artifact, METHOD, time.perf_counter() - start, quality)
@@ -152,7 +152,7 @@ def export(
                 }
             )
             advance(stop - start)
-        tensors = {}
+        tensors: dict[str, NDArray[np.float32]] = {}
         for name, student in students.items():
             tensors |= _student_tensors(name, student, standardisation[name])
         writer.add_student(tensors)

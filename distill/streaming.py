@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
 from sgfd.dataset import Feature
@@ -58,7 +57,7 @@ class Embedder:
 
     def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """Generic rows (b, D) to unit rows (b, d); a row of NaN stays one."""
-        rows = _as_tensor(block).to(self._weight.device)
+        rows = torch.from_numpy(block).to(self._weight.device)
         with torch.inference_mode():
             embedded = torch.addmm(self._bias, rows, self._weight)
             functional.leaky_relu_(embedded, NEGATIVE_SLOPE)
@@ -66,11 +65,3 @@ class Embedder:
             embedded /= norm.clamp_(min=1e-12)
         result: NDArray[np.float32] = embedded.cpu().numpy()
         return result
-
-
-def _as_tensor(block: NDArray[np.float32]) -> Tensor:
-    """A tensor over the same memory; torch is told that a read-only map may be written to."""
-    if not block.flags.writeable:
-        block = np.lib.stride_tricks.as_strided(block, writeable=False)
-        return torch.frombuffer(memoryview(block).cast("B"), dtype=torch.float32).view(block.shape)
-    return torch.from_numpy(block)

@@ -1,10 +1,10 @@
 """The contract between the stages: what a feature set is on disk.
 
-    from sgfd import featureset
+from sgfd import featureset
 
-    office = featureset.load("artifacts/office")
-    office.modalities["title"]         # memory map, float32 (n_items, 128)
-    office.item_ids                    # the id of each row
+office = featureset.load("artifacts/office")
+office.modalities["title"]         # memory map, float32 (n_items, 128)
+office.item_ids                    # the id of each row
 """
 
 from sgfd.featureset.errors import FeatureSetError

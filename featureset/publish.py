@@ -55,9 +55,7 @@ def _exchange(first: Path, second: Path) -> None:
     """Swap two folders atomically where the system can, else by two renames."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     paths = os.fsencode(first), os.fsencode(second)
-    if renameat2 is None or renameat2(
-        _AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE
-    ):
+    if renameat2 is None or renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
         aside = second.with_name(f".{second.name}.replaced-{os.getpid()}")
         second.rename(aside)
         first.rename(second)

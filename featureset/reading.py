@@ -118,11 +118,9 @@ class FeatureSet:
         x = np.where(x < 0, np.float32(student.negative_slope) * x, x)
         if student.normalised:
             x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
-        return x.astype(np.float32)
+        return np.asarray(x, dtype=np.float32)
 
-    def align(
-        self, item_ids: NDArray[np.object_], min_coverage: float = 0.95
-    ) -> Alignment:
+    def align(self, item_ids: NDArray[np.object_], min_coverage: float = 0.95) -> Alignment:
         """Find the rows of a data set's items, whatever their number and order.
 
         Raises:
@@ -146,14 +144,14 @@ class FeatureSet:
         path = self.path / modality.file
         try:
             rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # a mangled header raises whatever numpy's parser happens to
             raise FeatureSetError(path, f"is no plain .npy file ({error})", _MAKE_AGAIN) from None
         expected = (self.n_items, modality.dimension)
         if rows.dtype != np.dtype("<f4") or rows.shape != expected:
             raise FeatureSetError(
                 path, f"is {rows.dtype} {rows.shape}, not float32 {expected}", _MAKE_AGAIN
             )
-        return rows
+        return np.asanyarray(rows)
 
     def _column(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
         path = self.path / TABLE

@@ -17,7 +17,13 @@ def progress(total: int, label: str) -> Iterator[Advance]:
         yield lambda steps=1, **figures: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -31,6 +37,6 @@ def progress(total: int, label: str) -> Iterator[Advance]:
 
         def advance(steps: int = 1, **figures: object) -> None:
             text = "  ".join(f"{name} {value}" for name, value in figures.items())
-            bar.update(task, advance=steps, **({"figures": text} if figures else {}))
+            bar.update(task, advance=steps, figures=text)
 
         yield advance

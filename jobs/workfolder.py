@@ -89,7 +89,9 @@ class WorkFolder:
                 return tensors, json.loads(file.metadata()["state"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise JobError(
-                self._checkpoint, f"the checkpoint can't be read ({error})", "delete it and run again"
+                self._checkpoint,
+                f"the checkpoint can't be read ({error})",
+                "delete it and run again",
             ) from None
 
     def publish(self) -> Path:
@@ -125,9 +127,7 @@ class WorkFolder:
     def _is_ours(self, lock: int) -> bool:
         """Whether the locked file is still the one at its path (its owner may have removed it)."""
         with contextlib.suppress(FileNotFoundError):
-            return (
-                os.fstat(lock).st_ino == (self.folder / "lock").stat().st_ino
-            )
+            return os.fstat(lock).st_ino == (self.folder / "lock").stat().st_ino
         return False
 
     def _release(self) -> None:
@@ -144,7 +144,11 @@ class WorkFolder:
             logger.info("resuming unfinished work on %s from its last checkpoint", self.target)
         else:
             if left is not None:
-                why = "has no checkpoint" if left == self._identity else "had other inputs or settings"
+                why = (
+                    "has no checkpoint"
+                    if left == self._identity
+                    else "had other inputs or settings"
+                )
                 logger.info("unfinished work on %s %s: starting over", self.target, why)
             self._checkpoint.unlink(missing_ok=True)
         shutil.rmtree(self.result, ignore_errors=True)

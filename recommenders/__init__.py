@@ -1,11 +1,11 @@
 """Stage two: any backbone trains on a feature set and is judged by exact top-K.
 
-    from sgfd import dataset, featureset, recommenders
+from sgfd import dataset, featureset, recommenders
 
-    office = dataset.load_dataset("office")
-    run = recommenders.train(office, "bm3", featureset.load("artifacts/office"))
-    run.metrics["test"]["recall@20"]
-    run.recommend("A2TM9WEZ2CIXH2", k=5)
+office = dataset.load_dataset("office")
+run = recommenders.train(office, "bm3", featureset.load("artifacts/office"))
+run.metrics["test"]["recall@20"]
+run.recommend("A2TM9WEZ2CIXH2", k=5)
 """
 
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch

@@ -13,8 +13,9 @@ class BipartiteGraph:
     """D^-1/2 A D^-1/2 of the user-item graph (LightGCN, He et al. 2020, eq. 3).
 
     A has one block R (U, I) of training interactions and its transpose, so a product with A is
-    one with each; called A below, normalised. A weighted sum over neighbours is what `embedding_bag` computes; on a CPU it is several times
-    faster than torch's CSR product (`benchmarks/graph_product.py`).
+    one with each; called A below, normalised. A weighted sum over neighbours is what
+    `embedding_bag` computes; on a CPU it is several times faster than torch's CSR product
+    (`benchmarks/graph_product.py`).
     """
 
     def __init__(self, inputs: Inputs) -> None:
@@ -27,7 +28,9 @@ class BipartiteGraph:
 
     def mean_of_rounds(self, users: Tensor, items: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
         """(x + A x + ... + A^rounds x) / (rounds + 1) for x = users (U, d) above items (I, d)."""
-        mean: tuple[Tensor, Tensor] = _MeanOfRounds.apply(users, items, self, rounds)
+        mean: tuple[Tensor, Tensor] = _MeanOfRounds.apply(  # type: ignore[no-untyped-call]
+            users, items, self, rounds
+        )
         return mean
 
     def product(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:

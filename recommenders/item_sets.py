@@ -93,7 +93,8 @@ class ItemSets:
         outside = np.maximum(self.n_items - self.sizes[users], 1)
         drawn = (generator.random(len(users)) * outside).astype(np.int64)
         below = np.searchsorted(shifted, users * self.n_items + drawn, side="right")
-        return np.minimum(drawn + below - self.offsets[users], self.n_items - 1)
+        sampled: Indices = np.minimum(drawn + below - self.offsets[users], self.n_items - 1)
+        return sampled
 
 
 _TABLE_CELLS = 16_000_000  # bytes of the table that `contains` marks

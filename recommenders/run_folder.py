@@ -128,8 +128,7 @@ def write_run(
     judgements = {part: draft.judge(part) for part in ("valid", "test")}
     _write_per_user(folder, judgements, user_ids)
     _write_topk(folder, draft)
-    metrics = {part: judgement.metrics for part, judgement in judgements.items()}
-    return metrics
+    return {part: judgement.metrics for part, judgement in judgements.items()}
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -28,9 +28,7 @@ def is_mmrec(folder: Path) -> bool:
     return any(folder.glob("*.inter"))
 
 
-def read_mmrec(
-    folder: Path, problems: Problems
-) -> tuple[ItemCatalog | None, Interactions | None]:
+def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Interactions | None]:
     """Read userID, itemID and x_label (0 train, 1 valid, 2 test), features and `labels.npy`.
 
     Raises:
@@ -42,10 +40,10 @@ def read_mmrec(
     features = {}
     for file in sorted(folder.glob("*_feat.npy")):
         name = file.name.removesuffix("_feat.npy").lower()
-        feature = problems.attempt(lambda name=name, file=file: Feature.from_npy(name, file))
+        feature = problems.attempt(Feature.from_npy, name, file)
         if feature is not None:
             features[name] = feature
-    parts = problems.attempt(lambda: _read_parts(path, problems)) or {}
+    parts = problems.attempt(_read_parts, path, problems) or {}
     if features:
         first = next(iter(features.values()))
         n_items, counted = first.shape[0], Path(first.source).name
@@ -59,7 +57,7 @@ def read_mmrec(
     users = Vocabulary([str(i) for i in range(n_users)])
     labels = None
     if (folder / LABELS).exists():
-        labels = problems.attempt(lambda: _read_labels(folder / LABELS, n_items))
+        labels = problems.attempt(_read_labels, folder / LABELS, n_items)
     catalog = None
     if features or labels is not None:
         catalog = make_catalog(folder, items, features, labels, None)

@@ -35,9 +35,7 @@ def is_native(folder: Path) -> bool:
     return (folder / ITEMS).is_file() or (folder / INTERACTIONS).is_file()
 
 
-def read_native(
-    folder: Path, problems: Problems
-) -> tuple[ItemCatalog | None, Interactions | None]:
+def read_native(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Interactions | None]:
     """Read the items with their features and labels, and the interactions with their parts.
 
     Raises:
@@ -45,15 +43,13 @@ def read_native(
     """
     catalog, items = None, None
     if (folder / ITEMS).exists():
-        catalog = problems.attempt(lambda: _read_items(folder, problems))
+        catalog = problems.attempt(_read_items, folder, problems)
         if catalog is None:
             return None, None
         items = catalog.items
     interactions = None
     if (folder / INTERACTIONS).exists():
-        interactions = problems.attempt(
-            lambda: _read_interactions(folder / INTERACTIONS, items, problems)
-        )
+        interactions = problems.attempt(_read_interactions, folder / INTERACTIONS, items, problems)
     return catalog, interactions
 
 
@@ -65,34 +61,28 @@ def _read_items(folder: Path, problems: Problems) -> ItemCatalog:
     items = unique_names(_ids(path, "item_id"), path)
     titles = None
     if "title" in schema.names:
-        titles = problems.attempt(lambda: _texts(path, "title", schema.field("title").type))
+        titles = problems.attempt(_texts, path, "title", schema.field("title").type)
     labels = None
     if column := next((name for name in _LABELS if name in schema.names), None):
-        labels = problems.attempt(lambda: _labels(path, column, schema.field(column).type))
+        labels = problems.attempt(_labels, path, column, schema.field(column).type)
     features = {}
     for field in schema:
         if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
             name = field.name
-            feature = problems.attempt(
-                lambda name=name, kind=field.type: _column_feature(path, name, kind, len(items))
-            )
+            feature = problems.attempt(_column_feature, path, name, field.type, len(items))
             if feature is not None:
                 features[name.lower()] = feature
     for file in sorted(folder.glob("*.npy")):
-        feature = problems.attempt(lambda file=file: Feature.from_npy(file.stem.lower(), file))
+        feature = problems.attempt(Feature.from_npy, file.stem.lower(), file)
         if feature is not None:
             if feature.name in features:
-                problems.error(
-                    file, f"is also a column of {ITEMS}", "leave one of the two"
-                )
+                problems.error(file, f"is also a column of {ITEMS}", "leave one of the two")
             features[feature.name] = feature
     features = same_rows(features, len(items), ITEMS, problems)
     return make_catalog(folder, items, features, labels, titles)
 
 
-def _read_interactions(
-    path: Path, items: Vocabulary | None, problems: Problems
-) -> Interactions:
+def _read_interactions(path: Path, items: Vocabulary | None, problems: Problems) -> Interactions:
     schema = _open(path).schema_arrow
     for name in ("user_id", "item_id"):
         if name not in schema.names:
@@ -121,9 +111,7 @@ def _read_interactions(
     if "split" in schema.names:
         split = _splits(path, schema.field("split").type)
         parts = {
-            name: whole.take((split == name) & ~unknown)
-            for name in PARTS
-            if (split == name).any()
+            name: whole.take((split == name) & ~unknown) for name in PARTS if (split == name).any()
         }
     else:
         parts = _made_split(whole.take(~unknown), len(users), problems)
@@ -152,7 +140,9 @@ def _open(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise DatasetError(path, f"is truncated or no Parquet ({reason})", "export it again") from None
+        raise DatasetError(
+            path, f"is truncated or no Parquet ({reason})", "export it again"
+        ) from None
 
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:
@@ -160,7 +150,9 @@ def _column(path: Path, name: str) -> pa.ChunkedArray:
         return pq.read_table(path, columns=[name], partitioning=None)[name]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise DatasetError(path, f"column {name} can't be read ({reason})", "export it again") from None
+        raise DatasetError(
+            path, f"column {name} can't be read ({reason})", "export it again"
+        ) from None
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -169,7 +161,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _is_text(kind: pa.DataType) -> bool:
     kind = _plain(kind)
-    return (
+    return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     )
 
@@ -197,14 +189,12 @@ def _texts(path: Path, name: str, kind: pa.DataType) -> NDArray[np.object_]:
 
 def _python(path: Path, name: str, column: pa.ChunkedArray) -> list[Any]:
     try:
-        return column.to_pylist()
+        return list(column.to_pylist())
     except UnicodeDecodeError:
         raise DatasetError(path, f"column {name} is not UTF-8", "store it as UTF-8") from None
 
 
-def _labels(
-    path: Path, name: str, kind: pa.DataType
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _labels(path: Path, name: str, kind: pa.DataType) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if pa.types.is_integer(_plain(kind)):
         column = _column(path, name).cast(pa.int64())
         lacking = pc.fill_null(pc.less(column, 0), True).to_numpy()
@@ -222,11 +212,11 @@ def _times(path: Path, kind: pa.DataType) -> NDArray[np.int64]:
         raise DatasetError(path, f"{places(mask, 0)}: timestamp is null", "give every row a time")
     try:
         if pa.types.is_floating(kind):
-            return column.to_numpy().astype(np.int64)
+            return np.asarray(column.to_numpy()).astype(np.int64)
         if pa.types.is_date(kind):
             column = column.cast(pa.timestamp("s"))
         if pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type):
-            return column.cast(pa.int64()).to_numpy()
+            return np.asarray(column.cast(pa.int64()).to_numpy())
     except pa.ArrowException:
         pass
     raise _wrong_type(path, "timestamp", kind, "timestamp")

@@ -31,9 +31,7 @@ def is_sgfd(folder: Path) -> bool:
     return (folder / "train.csv").is_file() or any(folder.glob("Feature*_normal.npy"))
 
 
-def read_sgfd(
-    folder: Path, problems: Problems
-) -> tuple[ItemCatalog | None, Interactions | None]:
+def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Interactions | None]:
     """Read `train.csv`, `test.csv`, `Feature<Modality>_normal.npy` and what else is there.
 
     Raises:
@@ -47,17 +45,17 @@ def read_sgfd(
         if (frame := _attempt_csv(folder / f"{name}.csv", ("itemID", "userID"), problems))
         is not None
     }
-    read = (problems.attempt(lambda n=n, f=f: _part(folder / f"{n}.csv", f)) for n, f in frames.items())
+    read = (problems.attempt(_part, folder / f"{n}.csv", f) for n, f in frames.items())
     parts = {name: part for name, part in zip(frames, read, strict=True) if part is not None}
     n_items, counted = _count_items(folder, features, described, parts)
     features = same_rows(features, n_items, counted, problems)
     parts = {name: in_range(part, n_items, problems) for name, part in parts.items()}
-    labels = problems.attempt(lambda: _read_labels(folder, n_items, counted, problems))
+    labels = problems.attempt(_read_labels, folder, n_items, counted, problems)
     tables = {folder / "items.csv": described} if described is not None else {}
     tables |= {folder / f"{name}.csv": frame for name, frame in frames.items()}
-    items = problems.attempt(lambda: _vocabulary(tables, "itemID", "asin", n_items))
+    items = problems.attempt(_vocabulary, tables, "itemID", "asin", n_items)
     n_users = max((int(part.pairs.user.max(initial=-1)) + 1 for part in parts.values()), default=0)
-    users = problems.attempt(lambda: _vocabulary(tables, "userID", "reviewerID", n_users))
+    users = problems.attempt(_vocabulary, tables, "userID", "reviewerID", n_users)
     if items is None or users is None:
         return None, None
     catalog = None
@@ -82,7 +80,7 @@ def _read_features(folder: Path, problems: Problems) -> dict[str, Feature]:
     features = {}
     for (match, path), kind in zip(found, kinds, strict=True):
         name = f"{kind}_{match[2].lower()}" if match[2] and kinds.count(kind) > 1 else kind
-        feature = problems.attempt(lambda name=name, path=path: Feature.from_npy(name, path))
+        feature = problems.attempt(Feature.from_npy, name, path)
         if feature is not None:
             features[name] = feature
     return features
@@ -91,7 +89,7 @@ def _read_features(folder: Path, problems: Problems) -> dict[str, Feature]:
 def _attempt_csv(path: Path, needed: tuple[str, ...], problems: Problems) -> pd.DataFrame | None:
     if not path.exists():
         return None
-    return problems.attempt(lambda: read_csv(path, needed, problems))
+    return problems.attempt(read_csv, path, needed, problems)
 
 
 def _part(path: Path, frame: pd.DataFrame) -> FilePart:
@@ -147,9 +145,7 @@ def _label_names(folder: Path, problems: Problems) -> dict[int, str]:
     return dict(zip(integers(frame, "label", path).tolist(), frame["name"], strict=True))
 
 
-def _vocabulary(
-    tables: dict[Path, pd.DataFrame], number: str, name: str, size: int
-) -> Vocabulary:
+def _vocabulary(tables: dict[Path, pd.DataFrame], number: str, name: str, size: int) -> Vocabulary:
     """Outside ids by inside numbers, from every table that has both; else the number itself.
 
     Raises:

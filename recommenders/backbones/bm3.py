@@ -22,7 +22,6 @@ from sgfd.recommenders.backbone import (
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 
-
 EPSILON = 1e-8  # least norm that a vector is divided by
 
 
@@ -73,6 +72,7 @@ class BM3(Backbone):
         for embedding in (self.users, self.items):
             nn.init.xavier_uniform_(embedding.weight)
         for linear in (self.predictor, *self.projections.values()):
+            assert isinstance(linear, nn.Linear)
             nn.init.xavier_normal_(linear.weight)
 
     def propagate(self) -> tuple[Tensor, Tensor]:
@@ -132,13 +132,13 @@ def drop(x: Tensor, share: float) -> Tensor:
 
 def cosine_distance(online: Tensor, target: Tensor) -> Tensor:
     """1 - cos of each row of online (B, d) with a target (B, d) that has no gradient: (B,)."""
-    distance: Tensor = _CosineDistance.apply(online, target)
+    distance: Tensor = _CosineDistance.apply(online, target)  # type: ignore[no-untyped-call]
     return distance
 
 
 def norm(x: Tensor) -> Tensor:
     """The Frobenius norm of `x`, a scalar."""
-    value: Tensor = _Norm.apply(x)
+    value: Tensor = _Norm.apply(x)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -155,7 +155,8 @@ class _CosineDistance(torch.autograd.Function):
         target_inverse = torch.linalg.vector_norm(target, dim=1).clamp(min=EPSILON).reciprocal()
         cos = torch.linalg.vecdot(online, target) * inverse * target_inverse
         ctx.save_for_backward(online, target, inverse, target_inverse, cos)
-        return 1 - cos
+        distance: Tensor = 1 - cos
+        return distance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -170,11 +171,12 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        value = torch.linalg.vector_norm(x)
+        value: Tensor = torch.linalg.vector_norm(x)
         ctx.save_for_backward(x, value)
         return value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         x, value = ctx.saved_tensors
-        return x * (gradients[0] / value.clamp(min=EPSILON))
+        gradient: Tensor = x * (gradients[0] / value.clamp(min=EPSILON))
+        return gradient

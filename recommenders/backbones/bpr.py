@@ -11,17 +11,27 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.recommenders.backbone import CHECKED, Backbone, BackboneSettings, Batch, Count, NotNegative
+from sgfd.recommenders.backbone import (
+    CHECKED,
+    Backbone,
+    BackboneSettings,
+    Batch,
+    Count,
+    NotNegative,
+    Positive,
+)
 from sgfd.recommenders.inputs import Inputs
 
 
 @dataclass(frozen=True, config=CHECKED)
 class BPRSettings(BackboneSettings):
-    """Settings of BPR."""
+    """Settings of BPR; step and penalty chosen on the validation part of two data sets."""
 
+    learning_rate: Positive = 5e-3
+    """Step size of Adam."""
     embedding_dim: Count = 64
     """Width of user and item vectors."""
-    regularization: NotNegative = 1e-4
+    regularization: NotNegative = 3e-2
     """Weight of the squared vectors of the batch (lambda of eq. BPR-Opt)."""
 
 
@@ -49,9 +59,9 @@ class BPR(Backbone):
         liked, other = self.items(batch.items), self.items(batch.negatives)
         liked_bias, other_bias = self.bias(batch.items), self.bias(batch.negatives)
         margin = (user * (liked - other)).sum(dim=1) + (liked_bias - other_bias).squeeze(1)
-        squares = sum(
-            x.square().sum() for x in (user, liked, other, liked_bias, other_bias)
-        ) / len(user)
+        squares = sum(x.square().sum() for x in (user, liked, other, liked_bias, other_bias)) / len(
+            user
+        )
         return {
             "ranking": -functional.logsigmoid(margin).mean(),
             "regularization": self.settings.regularization * squares,

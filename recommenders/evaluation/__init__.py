@@ -9,4 +9,13 @@ from sgfd.recommenders.evaluation.metrics import (
 )
 from sgfd.recommenders.evaluation.topk import Similarity, top_k
 
-__all__ = ["CUTOFFS", "Judgement", "Similarity", "average", "catalogue_coverage", "judge", "per_user_metrics", "top_k"]
+__all__ = [
+    "CUTOFFS",
+    "Judgement",
+    "Similarity",
+    "average",
+    "catalogue_coverage",
+    "judge",
+    "per_user_metrics",
+    "top_k",
+]

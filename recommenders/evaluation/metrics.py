@@ -25,7 +25,7 @@ def per_user_metrics(
     """
     hits = held_out.contains(lists)
     relevant = held_out.sizes.astype(np.float64)
-    metrics = {}
+    metrics: dict[str, Values] = {}
     for k in cutoffs:
         found = hits[:, :k]
         metrics |= {
@@ -42,17 +42,17 @@ def per_user_metrics(
 
 def recall(hits: NDArray[np.bool_], relevant: Values) -> Values:
     """sum_r hit_r / |G|."""
-    return hits.sum(axis=1) / relevant
+    return np.asarray(hits.sum(axis=1) / relevant)
 
 
 def precision(hits: NDArray[np.bool_]) -> Values:
     """sum_r hit_r / K."""
-    return hits.mean(axis=1)
+    return np.asarray(hits.mean(axis=1))
 
 
 def hit_rate(hits: NDArray[np.bool_]) -> Values:
     """1 where at least one item is a hit."""
-    return hits.any(axis=1).astype(np.float64)
+    return np.asarray(hits.any(axis=1), dtype=np.float64)
 
 
 def ndcg(hits: NDArray[np.bool_], relevant: Values) -> Values:
@@ -63,7 +63,7 @@ def ndcg(hits: NDArray[np.bool_], relevant: Values) -> Values:
 def average_precision(hits: NDArray[np.bool_], relevant: Values) -> Values:
     """sum_r hit_r * precision@r / |G| (as trec_eval's map_cut)."""
     rank = np.arange(1, hits.shape[1] + 1)
-    return (hits * np.cumsum(hits, axis=1) / rank).sum(axis=1) / relevant
+    return np.asarray((hits * np.cumsum(hits, axis=1) / rank).sum(axis=1) / relevant)
 
 
 def reciprocal_rank(hits: NDArray[np.bool_]) -> Values:

@@ -45,7 +45,9 @@ def top_k(
         if not np.isfinite(table).all():
             row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
             raise JobError(
-                f"{name} embedding {row}", "is not finite", "lower the learning rate and train again"
+                f"{name} embedding {row}",
+                "is not finite",
+                "lower the learning rate and train again",
             )
     index = _index(items, similarity)
     best = np.full((len(users), k), -1, dtype=np.int64)
@@ -117,9 +119,7 @@ def _ranked(index: "faiss.Index", users: Scores, depth: int) -> tuple[Indices, S
     return items, scores
 
 
-def _first_unseen(
-    items: Indices, scores: Scores, k: int, seen: ItemSets
-) -> tuple[Indices, Scores]:
+def _first_unseen(items: Indices, scores: Scores, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
     """The first k entries of each ranked row that are not seen, padded with -1 and -inf."""
     unseen = ~seen.contains(items)
     place = np.cumsum(unseen, axis=1, dtype=np.int32) - 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sgfd.dataset import load_dataset
 from sgfd.recommenders import ItemSets, Run, train
 from sgfd.recommenders.backbones.bm3 import BM3Settings

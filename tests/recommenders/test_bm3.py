@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional
+
 from sgfd.recommenders.backbone import Batch
 from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings
 from sgfd.recommenders.inputs import ModalityFeatures
-from torch.nn import functional
 
 
 def dense_loss(model, inputs, graph, batch, settings):

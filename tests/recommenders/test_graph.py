@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sgfd.recommenders.graph import BipartiteGraph
 
 

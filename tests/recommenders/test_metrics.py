@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from sgfd.recommenders import ItemSets, top_k
 from sgfd.recommenders.evaluation import average, per_user_metrics
 from sgfd.recommenders.run_folder import Run
@@ -24,7 +25,8 @@ def by_ranx(lists, held_out):
     qrels = {u: {f"i{i}": 1 for i in held_out.of(row)} for row, u in enumerate(users)}
     run = {
         # An empty list can't be given to ranx: an item that nobody holds stands in for it.
-        u: {f"i{i}": float(len(row) - rank) for rank, i in enumerate(row) if i >= 0} or {"none": 1.0}
+        u: {f"i{i}": float(len(row) - rank) for rank, i in enumerate(row) if i >= 0}
+        or {"none": 1.0}
         for u, row in zip(users, lists, strict=True)
     }
     names = [f"{theirs}@{k}" for theirs in RANX_NAMES.values() for k in CUTOFFS]
@@ -59,9 +61,7 @@ def test_rankings_of_a_trained_run_agree_with_ranx(sample_run: Run):
         held_out = sample_run.split.held_out(part)
         judged = np.flatnonzero(held_out.sizes)
         seen = sample_run.split.seen_before(part).take(judged)
-        lists, _ = top_k(
-            sample_run.user_embeddings[judged], sample_run.item_embeddings, 50, seen
-        )
+        lists, _ = top_k(sample_run.user_embeddings[judged], sample_run.item_embeddings, 50, seen)
         assert_agrees_with_ranx(lists, held_out.take(judged))
 
 

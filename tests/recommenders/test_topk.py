@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sgfd.jobs import JobError
 from sgfd.recommenders import ItemSets, top_k
 

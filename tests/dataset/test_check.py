@@ -1,0 +1,182 @@
+"""`check` names every kind of problem: the file, the row, what to do. Loading agrees with it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sgfd.dataset import DatasetError, check_dataset, load_dataset
+
+
+def append(folder, file, line):
+    with (folder / file).open("a") as opened:
+        opened.write(line + "\n")
+
+
+def resave(folder, file, change):
+    values = np.load(folder / file)
+    np.save(folder / file, change(values))
+
+
+def break_text(folder):
+    values = np.load(folder / "FeatureText_bert_normal.npy")
+    values[3, 1] = np.nan
+    np.save(folder / "FeatureText_bert_normal.npy", values)
+
+
+def make_infinite(folder):
+    values = np.load(folder / "FeatureImage_normal.npy")
+    values[[0, 2], 0] = np.inf
+    np.save(folder / "FeatureImage_normal.npy", values)
+
+
+def truncate(folder):
+    path = folder / "FeatureImage_normal.npy"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def rename_column(folder):
+    path = folder / "test.csv"
+    path.write_text(path.read_text().replace("userID", "user"))
+
+
+def not_utf8(folder):
+    path = folder / "train.csv"
+    path.write_bytes(path.read_bytes() + b"1,2,B1,\xff\xfe\n")
+
+
+# what is done to the folder: the severity, the file, the place or figure, and the remedy named
+BROKEN = {
+    "item out of range": (lambda f: append(f, "train.csv", "9,1,B9,R1"), "error", "train.csv", "line 7: item 9 is out of range 0..4", "renumber"),
+    "negative user": (lambda f: append(f, "test.csv", "1,-1,B1,R9"), "error", "test.csv", "line 4: user -1 is negative", "from 0"),
+    "no number": (lambda f: append(f, "train.csv", "x,1,B1,R1"), "error", "train.csv", "line 7: itemID 'x' is no whole number", "integers"),
+    "twice in train": (lambda f: append(f, "train.csv", "0,0,B0,R0"), "warning", "train.csv", "line 7: 1 pairs stand twice in train", "remove"),
+    "in train and test": (lambda f: append(f, "test.csv", "0,0,B0,R0"), "warning", "test.csv", "line 4: 1 pairs of test are also in train", "remove"),
+    "user of test unknown": (lambda f: append(f, "test.csv", "1,3,B1,R3"), "warning", "test.csv", "line 4: 1 users of test have no training item", "train"),
+    "wrong row count": (lambda f: resave(f, "FeatureText_bert_normal.npy", lambda v: v[:4]), "error", "FeatureText_bert_normal.npy", "has 4 rows for 5 items", "one row an item"),
+    "NaN in part": (break_text, "error", "FeatureText_bert_normal.npy", "row 3 is NaN in part", "all NaN"),
+    "infinite": (make_infinite, "error", "FeatureImage_normal.npy", "rows 0, 2 are infinite", "finite"),
+    "labels of the wrong length": (lambda f: resave(f, "MetaData_normal.npy", lambda v: v[:3]), "error", "MetaData_normal.npy", "has shape (3,) for 5 items", "one label an item"),
+    "not UTF-8": (not_utf8, "error", "train.csv", "line 7 is not UTF-8", "UTF-8"),
+    "empty CSV": (lambda f: (f / "test.csv").write_text(""), "error", "test.csv", "is empty", "itemID, userID"),
+    "empty npy": (lambda f: (f / "FeatureImage_normal.npy").write_bytes(b""), "error", "FeatureImage_normal.npy", "is empty", "again"),
+    "truncated npy": (truncate, "error", "FeatureImage_normal.npy", "truncated", "again"),
+    "objects": (lambda f: np.save(f / "FeatureImage_normal.npy", np.array([{}] * 5), allow_pickle=True), "error", "FeatureImage_normal.npy", "never unpickled", "float32"),
+    "column missing": (rename_column, "error", "test.csv", "line 1 has no column userID", "itemID, userID"),
+    "two ids for an item": (lambda f: append(f, "train.csv", "1,1,B7,R1"), "error", "train.csv", "line 7: itemID 1 and asin 'B7' contradict", "one asin"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_each_problem_of_the_sgfd_layout_is_named(sgfd_folder, kind):
+    break_it, severity, file, what, remedy = BROKEN[kind]
+    assert check_dataset(sgfd_folder) == []
+    break_it(sgfd_folder)
+    problems = [p for p in check_dataset(sgfd_folder) if file in p.where and what in p.what]
+    assert len(problems) == 1, check_dataset(sgfd_folder)
+    assert problems[0].severity == severity
+    assert remedy in problems[0].remedy
+    if severity == "error":
+        with pytest.raises(DatasetError) as error:
+            dataset = load_dataset(sgfd_folder)
+            for feature in dataset.catalog.features.values():
+                assert feature.present.any()  # numbers are looked at when they are first needed
+        assert "\n" not in str(error.value)
+        assert file in str(error.value)
+
+
+def test_check_goes_on_after_an_error(sgfd_folder):
+    for kind in ("item out of range", "NaN in part", "empty npy", "labels of the wrong length"):
+        BROKEN[kind][0](sgfd_folder)
+    assert {problem.where.rsplit("/", 1)[-1] for problem in check_dataset(sgfd_folder)} == {
+        "train.csv",
+        "FeatureText_bert_normal.npy",
+        "FeatureImage_normal.npy",
+        "MetaData_normal.npy",
+    }
+
+
+def test_repetitions_are_left_out_when_loading(sgfd_folder):
+    append(sgfd_folder, "train.csv", "0,0,B0,R0")
+    append(sgfd_folder, "test.csv", "1,0,B1,R0")
+    dataset = load_dataset(sgfd_folder)
+    assert len(dataset.interactions.train) == 5
+    assert len(dataset.interactions.test) == 2
+    assert [problem.severity for problem in dataset.warnings] == ["warning", "warning"]
+
+
+NATIVE = {
+    "user_id of floats": ({"user_id": [1.5] * 6}, "column user_id is double, not string"),
+    "timestamp of text": ({"timestamp": ["now"] * 6}, "column timestamp is string, not timestamp"),
+    "split of numbers": ({"split": [1] * 6}, "column split is int64, not string"),
+    "unknown split": ({"split": ["train"] * 5 + ["dev"]}, "row 5: split is 'dev'"),
+    "id null": ({"user_id": ["u", None] * 3}, "rows 1, 3, 5: user_id is null"),
+    "unknown item": ({"item_id": ["a"] * 5 + ["z"]}, "row 5: item 'z' is out of range"),
+    "column missing": ({"item_id": None}, "has no column item_id"),
+}
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_each_problem_of_native_interactions_is_named(native_folder, kind):
+    changes, what = NATIVE[kind]
+    table = pq.read_table(native_folder / "interactions.parquet")
+    for name, values in changes.items():
+        place = table.schema.get_field_index(name)
+        table = table.remove_column(place)
+        if values is not None:
+            table = table.append_column(name, pa.array(values))
+    pq.write_table(table, native_folder / "interactions.parquet")
+    errors = [p for p in check_dataset(native_folder) if p.severity == "error"]
+    assert [what in p.what and p.where.endswith("interactions.parquet") for p in errors] == [True]
+    with pytest.raises(DatasetError):
+        load_dataset(native_folder)
+
+
+ITEM_COLUMNS = {
+    "ragged vectors": (pa.array([[1.0], [1.0, 2.0], None, [3.0]]), "text", "column text is list<"),
+    "vectors of text": (pa.array([["a"]] * 4, pa.list_(pa.string(), 1)), "text", "column text is"),
+    "title of numbers": (pa.array([1, 2, 3, 4]), "title", "column title is int64, not string"),
+    "category of floats": (pa.array([1.5] * 4), "category", "column category is double"),
+    "an id twice": (pa.array(["a", "b", "a", "d"]), "item_id", "row 2: the id occurs twice ('a')"),
+}
+
+
+@pytest.mark.parametrize("kind", ITEM_COLUMNS)
+def test_each_wrong_column_of_native_items_is_named(native_folder, kind):
+    values, name, what = ITEM_COLUMNS[kind]
+    path = native_folder / "items.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(place, name, values), path)
+    errors = [p for p in check_dataset(native_folder) if p.severity == "error"]
+    assert [what in p.what and p.where == str(path) for p in errors] == [True]
+
+
+@settings(
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_garbage_in_any_file_is_a_data_set_error_and_nothing_else(
+    sgfd_folder, native_folder, mmrec_folder, data
+):
+    folder = data.draw(st.sampled_from([sgfd_folder, native_folder, mmrec_folder]))
+    path = data.draw(st.sampled_from(sorted(folder.iterdir())))
+    whole = path.read_bytes()
+    at = data.draw(st.integers(0, len(whole)))
+    path.write_bytes(
+        whole[:at]
+        + data.draw(st.binary(max_size=12))
+        + whole[at + data.draw(st.integers(0, 200)) :]
+    )
+    try:
+        dataset = load_dataset(folder)
+        for feature in dataset.catalog.features.values() if dataset.catalog else ():
+            feature.coverage  # noqa: B018 (reads every row)
+    except DatasetError as error:
+        assert "\n" not in str(error)
+    finally:
+        path.write_bytes(whole)

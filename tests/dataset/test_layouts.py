@@ -1,0 +1,150 @@
+"""Each layout loads as it is, and real data sets do."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sgfd.dataset import DatasetError, list_datasets, load_dataset
+
+
+def test_sgfd_layout_keeps_string_ids_labels_titles_and_gaps(sgfd_folder):
+    dataset = load_dataset(sgfd_folder)
+    catalog, interactions = dataset.catalog, dataset.interactions
+    assert (dataset.name, dataset.layout, dataset.warnings) == ("small", "sgfd", ())
+    assert catalog.items.ids.tolist() == ["B0", "B1", "B2", "B3", "B4"]
+    assert interactions.users.ids.tolist() == ["R0", "R1", "R2"]
+    assert interactions.items is catalog.items
+    assert catalog.label_names == ("Pens", "Desks")
+    assert catalog.labels.tolist() == [1, 1, 0, 0, -1]
+    assert catalog.titles[3] == "Item, 3"
+    assert {name: f.shape for name, f in catalog.features.items()} == {
+        "image": (5, 4),
+        "text": (5, 3),
+    }
+    assert catalog.features["image"].present.tolist() == [True, False, True, True, True]
+    assert interactions.valid is None
+    assert (len(interactions.train), len(interactions.test)) == (5, 2)
+
+
+def test_native_layout_reads_columns_files_and_parts(native_folder):
+    dataset = load_dataset(native_folder)
+    catalog, interactions = dataset.catalog, dataset.interactions
+    assert catalog.items.ids.tolist() == ["a", "b", "c", "d"]
+    assert catalog.titles.tolist() == ["A", None, "C", "D"]
+    assert catalog.labels.tolist() == [0, 1, -1, 0]
+    text = catalog.features["text"]
+    np.testing.assert_array_equal(text.rows(np.array([3, 0])), [[3, 1], [0, 1]])
+    assert text.present.tolist() == [True, True, False, True]
+    assert isinstance(text.values, np.memmap)
+    assert interactions.users.ids.tolist() == ["u", "v", "w"]
+    assert interactions.train.item.tolist() == [0, 0, 1]
+    assert interactions.valid.item.tolist() == [3]
+    assert interactions.train.timestamp.tolist() == [1, 3, 5]
+
+
+def test_mmrec_layout_reads_parts_by_label(mmrec_folder):
+    dataset = load_dataset(mmrec_folder)
+    assert dataset.layout == "mmrec"
+    assert set(dataset.catalog.features) == {"image", "text"}
+    assert dataset.interactions.train.item.tolist() == [0, 2]
+    assert dataset.interactions.valid.item.tolist() == [0]
+    assert dataset.interactions.test.item.tolist() == [1]
+
+
+def test_a_catalogue_without_interactions_loads(sgfd_folder):
+    for name in ("train", "test"):
+        (sgfd_folder / f"{name}.csv").unlink()
+    dataset = load_dataset(sgfd_folder)
+    assert dataset.interactions is None
+    assert dataset.catalog.n_items == 5
+
+
+def test_interactions_alone_load(sgfd_folder):
+    for file in (*sgfd_folder.glob("*.npy"), sgfd_folder / "items.csv", sgfd_folder / "labels.csv"):
+        file.unlink()
+    dataset = load_dataset(sgfd_folder)
+    assert dataset.catalog is None
+    assert dataset.interactions.items.ids.tolist() == ["B0", "B1", "B2", "B3", "B4"]
+
+
+def test_features_are_read_from_the_file_when_they_are_asked_for(sgfd_folder):
+    feature = load_dataset(sgfd_folder).catalog.features["image"]
+    assert isinstance(feature.values, np.memmap)
+    assert isinstance(feature.block(0, 2), np.memmap)
+    whole = np.concatenate([block for _, block in feature.blocks(2)])
+    np.testing.assert_array_equal(whole, np.load(sgfd_folder / "FeatureImage_normal.npy"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_numbers_become_float32(sgfd_folder, dtype, order):
+    values = np.asarray(np.arange(20).reshape(5, 4), dtype=dtype, order=order)
+    np.save(sgfd_folder / "FeatureImage_normal.npy", values)
+    feature = load_dataset(sgfd_folder).catalog.features["image"]
+    assert feature.block(1, 3).dtype == np.float32
+    np.testing.assert_array_equal(feature.block(1, 3), values[1:3])
+    np.testing.assert_array_equal(feature.rows(np.array([4])), values[4:])
+
+
+def test_fingerprints_follow_the_content(sgfd_folder):
+    def fingerprints():
+        dataset = load_dataset(sgfd_folder)
+        catalog, interactions = dataset.catalog, dataset.interactions
+        return catalog.fingerprint(), catalog.labels_fingerprint(), interactions.fingerprint()
+
+    before = fingerprints()
+    assert fingerprints() == before
+    values = np.load(sgfd_folder / "FeatureImage_normal.npy")
+    values[0, 0] += 1
+    np.save(sgfd_folder / "FeatureImage_normal.npy", values)
+    np.save(sgfd_folder / "MetaData_normal.npy", np.array([7, 7, 3, 3, 3]))
+    after = fingerprints()
+    assert [new == old for new, old in zip(after, before, strict=True)] == [False, False, True]
+
+
+def test_an_unknown_name_is_answered_with_near_ones(tmp_path, sgfd_folder):
+    assert list_datasets(tmp_path) == [("sample", "sample"), ("small", "sgfd")]
+    with pytest.raises(DatasetError, match="choose small"):
+        load_dataset("smal", tmp_path)
+
+
+def test_office_loads_as_it_is(shared_data):
+    office = load_dataset(shared_data / "office")
+    catalog, interactions = office.catalog, office.interactions
+    assert (interactions.n_users, catalog.n_items, office.warnings) == (4874, 2406, ())
+    assert (len(interactions.train), len(interactions.test)) == (37027, 15930)
+    lacking = {name: int((~f.present).sum()) for name, f in catalog.features.items()}
+    assert lacking == {"title": 3, "description": 597}
+    assert (len(catalog.label_names), int((catalog.labels < 0).sum())) == (58, 97)
+    first = pd.read_csv(shared_data / "office" / "train.csv").iloc[0]
+    assert catalog.items.id(first.itemID) == first.asin
+    assert interactions.users.id(first.userID) == first.reviewerID
+
+
+def test_ml100k_loads_as_it_is(shared_data):
+    movies = load_dataset(shared_data / "ml100k")
+    catalog, interactions = movies.catalog, movies.interactions
+    assert (interactions.n_users, catalog.n_items, movies.warnings) == (938, 1008, ())
+    assert len(interactions.train) + len(interactions.test) == 54413
+    assert {name: int((~f.present).sum()) for name, f in catalog.features.items()} == {
+        "image": 30,
+        "text": 38,
+    }
+    assert (len(catalog.label_names), int((catalog.labels < 0).sum())) == (17, 1)
+
+
+def test_without_split_the_last_of_each_user_are_the_test(native_folder):
+    table = pa.table(
+        {
+            "user_id": ["u"] * 4 + ["v"],
+            "item_id": ["a", "b", "c", "d", "a"],
+            "timestamp": pa.array([4, 3, 2, 1, 9], pa.int64()),
+        }
+    )
+    pq.write_table(table, native_folder / "interactions.parquet")
+    dataset = load_dataset(native_folder)
+    assert dataset.interactions.test.item.tolist() == [0]
+    assert dataset.interactions.users.ids[dataset.interactions.test.user].tolist() == ["u"]
+    assert [problem.what for problem in dataset.warnings] == ["has no column split"]

@@ -1,0 +1,39 @@
+"""The sample is the same every time, and what is planted in it can be found again."""
+
+import numpy as np
+
+from sgfd.dataset import check_dataset, load_dataset
+
+
+def test_it_is_the_same_every_time():
+    first, again = load_dataset("sample"), load_dataset("sample")
+    assert first.catalog.fingerprint() == again.catalog.fingerprint()
+    assert first.interactions.fingerprint() == again.interactions.fingerprint()
+    assert check_dataset("sample") == []
+
+
+def test_it_has_gaps_like_real_data():
+    catalog = load_dataset("sample").catalog
+    assert all(0.8 < feature.coverage < 1 for feature in catalog.features.values())
+    assert 0 < (catalog.labels < 0).sum() < 30
+
+
+def test_no_pair_is_in_both_parts():
+    interactions = load_dataset("sample").interactions
+    train, test = (
+        set(zip(p.user.tolist(), p.item.tolist(), strict=True))
+        for p in (interactions.train, interactions.test)
+    )
+    assert len(train) == len(interactions.train)
+    assert not train & test
+
+
+def test_users_keep_to_two_categories():
+    dataset = load_dataset("sample")
+    known = dataset.catalog.labels[dataset.interactions.train.item] >= 0
+    user = dataset.interactions.train.user[known]
+    label = dataset.catalog.labels[dataset.interactions.train.item][known]
+    counts = np.zeros((dataset.interactions.n_users, 8))
+    np.add.at(counts, (user, label), 1)
+    two = np.sort(counts, axis=1)[:, -2:].sum() / counts.sum()
+    assert two > 0.7
