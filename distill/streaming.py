@@ -38,7 +38,7 @@ def column_statistics(feature: Feature, block_rows: int = 8192) -> Standardisati
         mean += delta * len(block) / total
         count = total
     deviation = np.sqrt(squares / max(count, 1))
-    noise = 1e-6 * np.maximum(np.abs(mean), 1e-30)
+    noise = 1e-8 * np.abs(mean)
     scale = np.where(deviation > noise, deviation, 1.0)
     return Standardisation(mean.astype(np.float32), scale.astype(np.float32))
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from sgfd.recommenders.backbone import Batch
-from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings
+from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings, cosine_distance, drop, norm
 from sgfd.recommenders.inputs import ModalityFeatures
 
 
@@ -97,10 +97,23 @@ def test_without_features_only_the_interaction_is_learnt(small_inputs, batch):
     assert set(model.loss(batch)) == {"interaction", "regularization"}
 
 
-def test_targets_are_dropped_and_rescaled(small_inputs):
-    model = BM3(small_inputs, BM3Settings(embedding_dim=64, dropout=0.5))
-    target = model._target(torch.ones(1000, 64, requires_grad=True))
-    assert not target.requires_grad
-    assert set(target.unique().tolist()) == {0.0, 2.0}
-    assert abs((target == 0).float().mean().item() - 0.5) < 0.01
-    assert functional.cosine_similarity(target, target).allclose(torch.ones(1000))
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5])
+def test_a_share_of_a_target_s_entries_is_dropped(share):
+    target = drop(torch.ones(2000, 64), share)
+    assert set(target.unique().tolist()) <= {0.0, 1.0}
+    assert abs((target == 0).float().mean().item() - share) < 0.01
+
+
+def test_cosine_distance_is_torch_s_with_its_gradient():
+    online = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(7, 5, dtype=torch.float64)
+    expected = 1 - functional.cosine_similarity(online, target)
+    torch.testing.assert_close(cosine_distance(online, target), expected)
+    assert torch.autograd.gradcheck(lambda x: cosine_distance(x, target), online)
+    assert torch.autograd.gradcheck(norm, online)
+
+
+def test_a_target_that_is_dropped_whole_gives_no_nan():
+    online = torch.randn(2, 3, requires_grad=True)
+    cosine_distance(online, torch.zeros(2, 3)).sum().backward()
+    assert torch.isfinite(online.grad).all()

@@ -1,0 +1,87 @@
+"""Bad input: one line that says what, where and what to do; exit code 2; nothing written."""
+
+import numpy as np
+import pytest
+
+TRAIN = ("train", "--backbone", "bm3", "--dataset", "sample")
+BAD = {
+    "unknown command": (("distil",), "No such command 'distil'"),
+    "unknown option": ((*TRAIN, "--seeds", "3"), "No such option"),
+    "unknown data set": (("distill", "--dataset", "offise"), "data set 'offise': is not in"),
+    "unknown backbone": (("train", "--backbone", "bm33", "--dataset", "sample"), "choose bm3"),
+    "unknown setting": ((*TRAIN, "--set", "dropuot=0.1"), "choose dropout"),
+    "setting out of range": ((*TRAIN, "--set", "dropout=1.5"), "--set dropout=1.5: input should"),
+    "setting of the wrong type": (
+        (*TRAIN, "--set", "layers=two"),
+        "--set layers=two: input should",
+    ),
+    "setting without a value": ((*TRAIN, "--set", "layers"), "write --set NAME=VALUE"),
+    "unknown preset": (("distill", "--dataset", "sample", "--preset", "ofice"), "choose office"),
+    "no data set": (("train", "--backbone", "bm3"), "--dataset says what to train on"),
+    "no feature set": ((*TRAIN, "--features", "artifacts/x"), "is no feature set"),
+    "no run": (("evaluate",), "there is no run"),
+    "unknown run": (("evaluate", "--run", "x"), "is not a run"),
+    "a name that is a path": (("distill", "--dataset", "sample", "--name", "../x"), "plain folder"),
+    "no CUDA": ((*TRAIN, "--device", "cuda"), "no CUDA device is available"),
+    "negative seed": ((*TRAIN, "--seed", "-1"), "Invalid value for '--seed'"),
+    "no threads": ((*TRAIN, "--threads", "0"), "Invalid value for '--threads'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_it_is_refused_in_one_line_and_nothing_is_written(pipeline, tmp_path, kind):
+    arguments, what = BAD[kind]
+    if kind == "no CUDA":
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a CUDA device")
+    done = pipeline(*arguments)
+    assert done.code == 2, done
+    assert what in done.err
+    assert done.err.count("\n") == 1
+    assert done.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_data_set_is_refused_and_checked(pipeline, tmp_path):
+    folder = tmp_path / "data" / "shop"
+    folder.mkdir(parents=True)
+    np.save(folder / "FeatureImage_normal.npy", np.ones((3, 4), np.float32))
+    np.save(folder / "MetaData_normal.npy", np.array([0, 1]))
+    done = pipeline("distill", "--dataset", "shop")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "MetaData_normal.npy: has shape (2,) for 3 items" in done.err
+    checked = pipeline("data", "check", "shop")
+    assert checked.code == 2
+    assert "MetaData_normal.npy" in checked.err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_existing_result_is_kept(pipeline, tmp_path):
+    (tmp_path / "artifacts" / "sample").mkdir(parents=True)
+    (tmp_path / "artifacts" / "sample" / "mine").write_text("precious")
+    done = pipeline("distill", "--dataset", "sample")
+    assert done.code == 2
+    assert "exists already; choose another name or add --overwrite" in done.err
+    assert [p.name for p in (tmp_path / "artifacts" / "sample").iterdir()] == ["mine"]
+    assert [p.name for p in (tmp_path / "artifacts").iterdir()] == ["sample"]
+
+
+def test_a_feature_set_of_other_items_is_refused(pipeline, tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    np.save(folder / "FeatureImage_normal.npy", np.eye(8, dtype=np.float32))
+    np.save(folder / "MetaData_normal.npy", np.arange(8) % 2)
+    assert pipeline("distill", "--dataset", "shop", "--set", "epochs=1").code == 0
+    done = pipeline("train", "--backbone", "bm3", "--features", "shop", "--dataset", "sample")
+    assert done.code == 2
+    assert "has no row for 300 of 300 items" in done.err
+    assert "--min-coverage" in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_user_is_refused(pipeline):
+    assert pipeline("train", "--backbone", "popular", "--dataset", "sample").code == 0
+    done = pipeline("recommend", "--user", "nobody")
+    assert done.code == 2
+    assert "user 'nobody': is not among the 600 users" in done.err

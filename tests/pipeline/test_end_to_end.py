@@ -1,0 +1,186 @@
+"""Both stages through the real command line: on the sample, and on a real catalogue."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+RUN_FILES = {
+    "run.json",
+    "history.parquet",
+    "per_user.parquet",
+    "topk.parquet",
+    "model.safetensors",
+    "user_embeddings.npy",
+    "item_embeddings.npy",
+    "interactions.parquet",
+    "users.parquet",
+    "items.parquet",
+}
+TRAIN_KEYS = {
+    "run",
+    "backbone",
+    "features",
+    "dataset",
+    "protocol",
+    "seed",
+    "epochs",
+    "seconds",
+    "peak_memory_bytes",
+    "metrics",
+}
+
+
+@pytest.fixture(scope="module")
+def sample(run_in, tmp_path_factory):
+    """A folder with the sample's feature set and a run of BM3 on it."""
+    folder = tmp_path_factory.mktemp("sample")
+    made = run_in(folder, "distill", "--dataset", "sample", "--json")
+    assert made.code == 0, made.err
+    arguments = ("--backbone", "bm3", "--features", "artifacts/sample", "--set", "epochs=30")
+    trained = run_in(folder, "train", *arguments, "--json")
+    assert trained.code == 0, trained.err
+    return folder, made.json(), trained.json()
+
+
+def test_distill_prints_one_object_and_writes_the_set(sample):
+    folder, made, _ = sample
+    assert {"artifact", "method", "seconds", "quality"} <= set(made)
+    assert made["artifact"] == "artifacts/sample"
+    assert (folder / "artifacts" / "sample" / "manifest.json").is_file()
+
+
+def test_train_prints_one_object_and_writes_the_run(sample):
+    folder, _, trained = sample
+    assert set(trained) >= TRAIN_KEYS
+    assert set(trained["seconds"]) == {"train", "evaluate"}
+    assert {"recall@20", "ndcg@20", "map@10", "coverage@50", "paper_ndcg@20"} <= set(
+        trained["metrics"]["test"]
+    )
+    assert {path.name for path in (folder / trained["run"]).iterdir()} == RUN_FILES
+    record = json.loads((folder / trained["run"] / "run.json").read_text())
+    assert len(record["features"]["manifest_sha256"]) == 64
+    assert len(record["dataset"]["fingerprint"]) == 64
+    assert record["settings"]["epochs"] == 30
+
+
+def test_evaluate_recomputes_the_same_numbers_from_the_run_alone(sample, run_in, tmp_path):
+    folder, _, trained = sample
+    import shutil
+
+    shutil.copytree(folder / trained["run"], tmp_path / "moved")
+    again = run_in(tmp_path, "evaluate", "moved", "--json").json()
+    assert again["metrics"] == trained["metrics"]
+    assert again["agrees"] is True
+    assert set(again) >= TRAIN_KEYS
+
+
+def test_per_user_figures_average_to_the_metrics(sample):
+    folder, _, trained = sample
+    per_user = pd.read_parquet(folder / trained["run"] / "per_user.parquet")
+    means = per_user[per_user["part"] == "test"].mean(numeric_only=True)
+    for name, value in trained["metrics"]["test"].items():
+        if not name.startswith("coverage"):
+            assert means[name] == pytest.approx(value, abs=1e-12)
+
+
+def test_top_k_holds_no_seen_item(sample):
+    folder, _, trained = sample
+    run = folder / trained["run"]
+    pairs = pd.read_parquet(run / "interactions.parquet")
+    users = pd.read_parquet(run / "users.parquet")["user_id"]
+    items = pd.read_parquet(run / "items.parquet")["item_id"]
+    seen = pairs[pairs["part"] != "test"]
+    seen = set(zip(users[seen["user_index"]], items[seen["item_index"]], strict=True))
+    lists = pd.read_parquet(run / "topk.parquet")
+    shown = lists.explode("item_id")
+    assert len(lists) == len(users)
+    assert not seen & set(zip(shown["user_id"], shown["item_id"], strict=True))
+
+
+def test_recommend_prints_titles_and_agrees_with_the_stored_list(sample, run_in):
+    folder, _, trained = sample
+    printed = run_in(folder, "recommend", "--user", "u1", "--k", "5")
+    assert printed.code == 0
+    assert [" no. " in line for line in printed.out.splitlines()] == [True] * 5
+    rows = run_in(folder, "recommend", trained["run"], "--user", "u1", "--k", "5", "--json").json()
+    stored = pd.read_parquet(folder / trained["run"] / "topk.parquet").set_index("user_id")
+    assert [row["item_id"] for row in rows["items"]] == stored.loc["u1", "item_id"][:5].tolist()
+
+
+def test_a_personal_model_beats_most_popular_on_what_is_planted(sample, run_in):
+    folder, _, trained = sample
+    floor = run_in(folder, "train", "--backbone", "popular", "--dataset", "sample", "--json").json()
+    assert floor["features"] is None
+    better = trained["metrics"]["test"]["recall@20"]
+    assert better > 2 * floor["metrics"]["test"]["recall@20"]
+
+
+def test_the_same_command_gives_the_same_numbers_in_a_run_of_its_own(sample, run_in):
+    folder, _, trained = sample
+    arguments = ("--backbone", "bm3", "--features", "sample", "--set", "epochs=30", "--json")
+    again = run_in(folder, "train", *arguments).json()
+    assert again["run"] != trained["run"]
+    assert again["metrics"] == trained["metrics"]
+    for file in ("user_embeddings.npy", "item_embeddings.npy"):
+        one, other = (np.load(folder / run["run"] / file) for run in (trained, again))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_paper_protocol_says_what_it_is(sample, run_in):
+    folder, *_ = sample
+    arguments = ("--backbone", "bpr", "--dataset", "sample", "--set", "epochs=3")
+    done = run_in(folder, "train", *arguments, "--protocol", "paper", "--json")
+    assert "chooses the model on TEST" in done.err
+    assert done.json()["metrics"]["valid"] == {}
+    assert done.json()["metrics"]["test"]["paper_ndcg@20"] > 0
+
+
+def test_data_and_features_are_shown_and_verified(sample, run_in):
+    folder, *_ = sample
+    assert "sample" in run_in(folder, "data", "list").out
+    assert run_in(folder, "data", "show", "sample", "--json").json()["users"] == 600
+    assert run_in(folder, "data", "check", "sample").code == 0
+    assert "64-d -> 128-d" in run_in(folder, "features", "show", "sample").out
+    assert run_in(folder, "features", "verify", "artifacts/sample").code == 0
+    (folder / "artifacts" / "sample" / "text.npy").touch()
+    content = (folder / "artifacts" / "sample" / "text.npy").read_bytes()
+    (folder / "artifacts" / "sample" / "text.npy").write_bytes(content[:-1] + b"\x01")
+    assert run_in(folder, "features", "verify", "artifacts/sample").code == 2
+    (folder / "artifacts" / "sample" / "text.npy").write_bytes(content)
+
+
+def test_help_answers_at_once_and_lists_the_settings(pipeline):
+    shown = pipeline("train", "--help").out
+    assert "Settings of bm3" in shown
+    assert "contrast_weight" in shown
+    assert "Weight of the modality losses" in shown
+    assert "temperature" in pipeline("distill", "--help").out
+
+
+def test_the_command_line_starts_without_heavy_imports(command):
+    import subprocess
+    import sys
+
+    code = "import sys, sgfd.pipeline; print([m for m in ('torch', 'faiss', 'pandas') if m in sys.modules])"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_office_from_catalogue_to_recommendation(shared_data, pipeline, tmp_path):
+    office = str(shared_data / "office")
+    quick = ("--set", "epochs=15")
+    made = pipeline("distill", "--dataset", office, "--preset", "office", *quick, "--json")
+    assert made.code == 0, made.err
+    quality = made.json()["quality"]
+    assert quality["title"]["student_accuracy"] > 0.6 > 3 * quality["majority_accuracy"]
+    arguments = ("--features", "artifacts/office", "--data-root", str(shared_data))
+    trained = pipeline("train", "--backbone", "bm3", *arguments, *quick, "--json")
+    assert trained.code == 0, trained.err
+    floor = pipeline("train", "--backbone", "popular", *arguments, "--json").json()
+    recall = trained.json()["metrics"]["test"]["recall@20"]
+    assert recall > 1.2 * floor["metrics"]["test"]["recall@20"] > 0.06
+    rows = pipeline("recommend", trained.json()["run"], "--user", "A2TM9WEZ2CIXH2", "--json").json()
+    assert len(rows["items"]) == 10
+    assert all(row["title"] for row in rows["items"])
