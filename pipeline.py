@@ -39,7 +39,11 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("sgfd").setLevel(logging.INFO)
     try:
-        code = cli.main(standalone_mode=False)
+        # As click's own main, which would print an empty line before an interrupt reaches us.
+        with cli.make_context("pipeline", sys.argv[1:]) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as finished:
+        code = finished.exit_code
     except click.ClickException as error:
         code = _fail(error.format_message())
     except (KeyboardInterrupt, click.Abort):
@@ -410,11 +414,9 @@ def recommend(
 
 
 def _features_path(reference: str, artifacts_root: Path) -> Path:
-    """A feature set by folder or by its name under the artifacts' root."""
-    path = Path(reference)
-    if not path.is_dir() and (artifacts_root / reference).is_dir():
-        path = artifacts_root / reference
-    return path
+    """A feature set by its name under the artifacts' root, or by folder."""
+    named = artifacts_root / reference
+    return named if reference and named.is_dir() else Path(reference)
 
 
 def _open_features(reference: str | None, artifacts_root: Path) -> "FeatureSet":

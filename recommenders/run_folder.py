@@ -152,9 +152,8 @@ def load_run(folder: Path) -> Run:
             )
         return _open(folder, record)
     except FileNotFoundError as error:
-        raise JobError(
-            folder, f"is not a run: {Path(error.filename).name} is missing", "train it again"
-        ) from None
+        missing = Path(error.filename or str(error)).name  # pyarrow names the file in its text
+        raise JobError(folder, f"is not a run: {missing} is missing", "train it again") from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobError(folder, f"the run can't be read ({reason})", "train it again") from None

@@ -29,6 +29,8 @@ EPSILON = 1e-8  # least norm that a vector is divided by
 class BM3Settings(BackboneSettings):
     """Settings of BM3; the grid of the paper's section 4.1.4 is in the descriptions."""
 
+    patience: Count = 50
+    """Stop after so many epochs without a better Recall@20, which rises slowly and with noise."""
     embedding_dim: Count = 128
     """Width of user and item vectors."""
     layers: Count = 1

@@ -31,6 +31,8 @@ TRAIN_KEYS = {
     "metrics",
 }
 
+QUICK = ("--set", "epochs=30", "--set", "batch_size=256")
+
 
 @pytest.fixture(scope="module")
 def sample(run_in, tmp_path_factory):
@@ -38,7 +40,7 @@ def sample(run_in, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     made = run_in(folder, "distill", "--dataset", "sample", "--json")
     assert made.code == 0, made.err
-    arguments = ("--backbone", "bm3", "--features", "artifacts/sample", "--set", "epochs=30")
+    arguments = ("--backbone", "bm3", "--features", "artifacts/sample", *QUICK)
     trained = run_in(folder, "train", *arguments, "--json")
     assert trained.code == 0, trained.err
     return folder, made.json(), trained.json()
@@ -119,7 +121,7 @@ def test_a_personal_model_beats_most_popular_on_what_is_planted(sample, run_in):
 
 def test_the_same_command_gives_the_same_numbers_in_a_run_of_its_own(sample, run_in):
     folder, _, trained = sample
-    arguments = ("--backbone", "bm3", "--features", "sample", "--set", "epochs=30", "--json")
+    arguments = ("--backbone", "bm3", "--features", "sample", *QUICK, "--json")
     again = run_in(folder, "train", *arguments).json()
     assert again["run"] != trained["run"]
     assert again["metrics"] == trained["metrics"]
@@ -176,7 +178,8 @@ def test_office_from_catalogue_to_recommendation(shared_data, pipeline, tmp_path
     quality = made.json()["quality"]
     assert quality["title"]["student_accuracy"] > 0.6 > 3 * quality["majority_accuracy"]
     arguments = ("--features", "artifacts/office", "--data-root", str(shared_data))
-    trained = pipeline("train", "--backbone", "bm3", *arguments, *quick, "--json")
+    small = ("--set", "batch_size=512")
+    trained = pipeline("train", "--backbone", "bm3", *arguments, *quick, *small, "--json")
     assert trained.code == 0, trained.err
     floor = pipeline("train", "--backbone", "popular", *arguments, "--json").json()
     recall = trained.json()["metrics"]["test"]["recall@20"]
