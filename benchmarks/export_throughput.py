@@ -30,9 +30,16 @@ from sgfd.dataset import Feature, ItemCatalog, Vocabulary
 from sgfd.distill.networks import Student
 from sgfd.distill.stage import EXPORT_ROWS, export
 from sgfd.distill.streaming import Embedder, Standardisation
-from sgfd.featureset import DatasetOrigin, Fingerprints, Manifest, Modality, Producer, now
+from sgfd.featureset import (
+    DatasetOrigin,
+    Fingerprints,
+    Manifest,
+    Modality,
+    Producer,
+    now,
+    publish_folder,
+)
 from sgfd.featureset import Student as StudentRecord
-from sgfd.featureset import publish_folder
 from sgfd.jobs import peak_memory_bytes, use_threads
 
 KINDS = ("product", "embed", "export")

@@ -1,0 +1,59 @@
+"""The documentation's examples run, and it names every command and its options' defaults."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
+    shell = [
+        shlex.split(line.removeprefix("$ ").partition("#")[0])
+        for block in blocks("console")
+        for line in block.splitlines()
+        if line.startswith("$ pipeline")
+    ]
+    assert len(shell) == 6
+    for arguments in shell:
+        if arguments[1] == "train":  # shown as a user types it; here a short run will do
+            arguments += ["--set", "epochs=3"]
+        program = Path(sys.executable).with_name(arguments[0])
+        done = subprocess.run(
+            [program, *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (arguments, done.stderr)
+    for code in blocks("python"):
+        short = code.replace('"bm3", features)', '"popular", features)')
+        subprocess.run([sys.executable, "-c", short], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "command", ["distill", "train", "evaluate", "recommend", "data check", "features verify"]
+)
+def test_every_command_is_in_the_readme(command):
+    assert f"pipeline {command}" in README
+
+
+def test_make_runs_what_the_readme_says():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README + (ROOT / "CONTRIBUTING.md").read_text()):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_nothing_shipped_can_unpickle():
+    files = [p for f in ("dataset", "featureset", "jobs", "distill", "recommenders") for p in (ROOT / f).rglob("*.py")]  # fmt: skip  # noqa: E501
+    code = "\n".join(path.read_text() for path in (*files, ROOT / "pipeline.py"))
+    assert not re.search(
+        r"allow_pickle=True|^\s*import pickle|torch\.load\(|read_pickle", code, re.M
+    )
