@@ -2,7 +2,8 @@
 
     python benchmarks/topk_search.py
 
-Plain search is `IndexFlatIP.search(users, k)` on the same index; both in turns, medians and their ratio.
+Plain search is `IndexFlatIP.search(users, k)` on the same index; both in turns, the
+medians and their ratio.
 """
 
 import time

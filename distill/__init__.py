@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING
 from sgfd.distill.settings import PRESETS, SGFDSettings
 
 if TYPE_CHECKING:
+    from sgfd.distill.errors import DistillError
     from sgfd.distill.stage import DistillResult, distill
 
-__all__ = ["PRESETS", "DistillResult", "SGFDSettings", "distill"]
+__all__ = ["PRESETS", "DistillError", "DistillResult", "SGFDSettings", "distill"]
 
 
 def __getattr__(name: str) -> object:
-    """`distill` and `DistillResult` on first use, so that settings are there without torch."""
+    """What needs torch, on first use, so that the settings are there without it."""
+    if name == "DistillError":
+        from sgfd.distill import errors
+
+        return errors.DistillError
     if name in ("distill", "DistillResult"):
         from sgfd.distill import stage
 

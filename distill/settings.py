@@ -21,7 +21,7 @@ class SGFDSettings:
     """Width of the distilled features."""
     ce_weight: NotNegative = 1.0
     """Weight of the semantic losses, the cross-entropies with the labels."""
-    kd_weight: NotNegative = 1.0
+    kd_weight: Positive = 1.0
     """Weight of the distillation losses, response-based and feature-based."""
     temperature: Positive = 10.0
     """Temperature that softens both distributions of the response-based loss."""

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sgfd.dataset import Feature, ItemCatalog
+from sgfd.distill.errors import DistillError
 from sgfd.distill.losses import feature_loss, response_loss, semantic_loss
 from sgfd.distill.networks import Classifier, Fusion, Student, Teacher
 from sgfd.distill.settings import SGFDSettings
 from sgfd.distill.streaming import Standardisation
-from sgfd.jobs import JobError, WorkFolder, deferred_interrupt, pack, progress, subset, unpack
+from sgfd.jobs import WorkFolder, deferred_interrupt, pack, progress, subset, unpack
 
 logger = logging.getLogger("sgfd")
 
@@ -156,7 +157,7 @@ def fit(
     labelled is held out (tiny catalogues), the training loss decides.
 
     Raises:
-        JobError: the loss is not finite.
+        DistillError: the loss is not finite.
         KeyboardInterrupt: the user stopped it; the checkpoint is written.
     """
     settings = model.settings
@@ -188,7 +189,7 @@ def fit(
                 optimizer.step()
                 state.step, state.total = state.step + 1, state.total + loss.item()
                 if not np.isfinite(state.total):
-                    raise JobError(
+                    raise DistillError(
                         f"epoch {state.epoch + 1}, step {state.step}",
                         "the loss is no longer finite",
                         f"lower learning_rate (it is {settings.learning_rate:g})",

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from sgfd.dataset import Dataset, ItemCatalog
+from sgfd.distill.errors import DistillError
 from sgfd.distill.networks import NEGATIVE_SLOPE, Student
 from sgfd.distill.quality import measure
 from sgfd.distill.settings import SGFDSettings
@@ -28,7 +29,7 @@ from sgfd.featureset import (
     now,
 )
 from sgfd.featureset import Student as StudentRecord
-from sgfd.jobs import JobError, WorkFolder, progress, seed_everything, use_device, use_threads
+from sgfd.jobs import WorkFolder, progress, seed_everything, use_device, use_threads
 
 logger = logging.getLogger("sgfd")
 
@@ -66,7 +67,9 @@ def distill(
         overwrite: replace an existing one.
 
     Raises:
-        JobError, DatasetError: an input is wrong; nothing is written.
+        DistillError: the data set has no label or no modality to distil, or training diverged.
+        JobError: the target exists, or another process is making it.
+        DatasetError: a feature file is broken.
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
@@ -163,14 +166,18 @@ def _usable_catalog(dataset: Dataset) -> ItemCatalog:
     catalog = dataset.catalog
     where = f"data set {dataset.name}"
     if catalog is None or not catalog.features:
-        raise JobError(where, "has no item features to distil", "add a modality, one row an item")
+        raise DistillError(
+            where, "has no item features to distil", "add a modality, one row an item"
+        )
     if catalog.labels is None or not (catalog.labels >= 0).any():
-        raise JobError(
+        raise DistillError(
             where, "has no labelled item, and labels guide the teacher", "add category labels"
         )
     for name, feature in catalog.features.items():
         if not feature.present.any():
-            raise JobError(feature.source, f"no item has the modality {name}", "remove the file")
+            raise DistillError(
+                feature.source, f"no item has the modality {name}", "remove the file"
+            )
     return catalog
 
 

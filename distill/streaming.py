@@ -10,6 +10,9 @@ from torch.nn import functional
 from sgfd.dataset import Feature
 from sgfd.distill.networks import NEGATIVE_SLOPE, Student
 
+BLOCK_VALUES = 2**22  # of one block in the statistics, whose double copies are 32 MiB each
+FOLDED_OFFSET = 16.0  # means of so many standard deviations can still be folded in float32
+
 
 @dataclass(frozen=True)
 class Standardisation:
@@ -19,49 +22,64 @@ class Standardisation:
     scale: NDArray[np.float32]
 
 
-def column_statistics(feature: Feature, block_rows: int = 8192) -> Standardisation:
-    """Statistics of a modality by one pass, blocks joined as Chan, Golub and LeVeque (1979) do.
+def column_statistics(feature: Feature, block_rows: int | None = None) -> Standardisation:
+    """Statistics of a modality by one pass, in double precision.
 
-    Constant columns (and rounding noise) get scale 1.
+    Blocks are joined by the update of Chan, Golub and LeVeque (1979), which subtracts means from
+    means and never a square from a square: a large offset costs no digits. Constant columns (up
+    to the rounding of float32) get scale 1.
     """
     count = 0
     mean = np.zeros(feature.dimension)
     squares = np.zeros(feature.dimension)  # sum of squared differences from the mean
-    for _, stored in feature.blocks(block_rows):
+    for _, stored in feature.blocks(block_rows or max(1, BLOCK_VALUES // feature.dimension)):
         block = stored[~np.isnan(stored[:, 0])].astype(np.float64)
         if not len(block):
             continue
         block_mean = block.mean(axis=0)
+        block -= block_mean
         delta, total = block_mean - mean, count + len(block)
-        squares += np.square(block - block_mean).sum(axis=0)
-        squares += np.square(delta) * count * len(block) / total
-        mean += delta * len(block) / total
+        squares += np.einsum("bd,bd->d", block, block)
+        squares += np.square(delta) * (count * len(block) / total)
+        mean += delta * (len(block) / total)
         count = total
     deviation = np.sqrt(squares / max(count, 1))
-    noise = 1e-8 * np.abs(mean)
+    noise = np.maximum(1e-8 * np.abs(mean), np.finfo(np.float32).tiny)
     scale = np.where(deviation > noise, deviation, 1.0)
     return Standardisation(mean.astype(np.float32), scale.astype(np.float32))
 
 
 class Embedder:
-    """A trained student as one product a block: standardisation is folded into its layer."""
+    """A trained student as one product a block: standardisation is folded into its layer.
 
-    def __init__(self, student: Student, standardisation: Standardisation, device: torch.device):
-        linear = student.linear
+    W ((x - mean) / scale) + b = (W / scale) x + (b - (W / scale) mean). Where a mean is many
+    standard deviations from 0, the right side is a small difference of large numbers and loses
+    its digits in float32; there the mean is subtracted from the rows first.
+    """
+
+    def __init__(
+        self, student: Student, standardisation: Standardisation, device: torch.device
+    ) -> None:
         mean = torch.from_numpy(standardisation.mean).double()
         scale = torch.from_numpy(standardisation.scale).double()
-        weight = linear.weight.detach().cpu().double() / scale
-        bias = linear.bias.detach().cpu().double() - weight @ mean
+        weight = student.linear.weight.detach().cpu().double() / scale
+        bias = student.linear.bias.detach().cpu().double()
+        self._offset: torch.Tensor | None = None
+        if bool((mean.abs() > FOLDED_OFFSET * scale).any()):
+            self._offset = mean.float().to(device)
+        else:
+            bias -= weight @ mean
         self._weight = weight.float().T.contiguous().to(device)
         self._bias = bias.float().to(device)
 
+    @torch.inference_mode()
     def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """Generic rows (b, D) to unit rows (b, d); a row of NaN stays one."""
         rows = torch.from_numpy(block).to(self._weight.device)
-        with torch.inference_mode():
-            embedded = torch.addmm(self._bias, rows, self._weight)
-            functional.leaky_relu_(embedded, NEGATIVE_SLOPE)
-            norm = torch.linalg.vector_norm(embedded, dim=1, keepdim=True)
-            embedded /= norm.clamp_(min=1e-12)
+        if self._offset is not None:
+            rows = rows - self._offset
+        embedded = torch.addmm(self._bias, rows, self._weight)
+        functional.leaky_relu_(embedded, NEGATIVE_SLOPE)
+        embedded /= torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp_(min=1e-12)
         result: NDArray[np.float32] = embedded.cpu().numpy()
         return result
