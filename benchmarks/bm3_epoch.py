@@ -3,8 +3,8 @@
     python benchmarks/bm3_epoch.py --dataset ../shared/data/office
 
 The parts are timed alone, with the shapes and the number of calls that an epoch has, and set
-against whole epochs in the same run; elsewhere is the rest. Features are random vectors of the distilled
-width with the data set's gaps, which cost what real ones do.
+against whole epochs in the same run; elsewhere is the rest. Features are random vectors of the
+distilled width with the data set's gaps, which cost what real ones do.
 """
 
 import argparse

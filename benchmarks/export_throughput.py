@@ -10,6 +10,7 @@ size and with the same threads, each in processes of its own, in turns, the best
 - `export`: all that makes the files: npy, Parquet, sha256, student, card, manifest. Not in it is
   the wait for the disk (fsync), which belongs to publishing and is shown by itself.
 
+`cores x s` is processor time over all cores: on a busy machine it says more than the seconds.
 Memory is the peak resident set of the process. `added` is how much of it came with the timed part:
 the rest are the libraries, the item ids and the pages of the map that were touched before.
 """
@@ -64,7 +65,10 @@ def main() -> None:
     print(
         f"{options.width} -> {options.dimension}, {threads} threads, blocks of {EXPORT_ROWS} rows"
     )
-    print(f"{'items':>9} {'':8}{'seconds':>9}{'items/s':>12}{'share':>7}{'peak':>9}{'added':>9}")
+    print(
+        f"{'items':>9} {'':8}{'seconds':>9}{'cores x s':>10}{'items/s':>11}{'share':>7}"
+        f"{'peak':>9}{'added':>9}"
+    )
     for items in options.items:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"{MODALITY}.npy"
@@ -89,9 +93,10 @@ def best_of(repeats: int, file: Path, dimension: int, threads: int) -> dict[str,
 
 def report(items: int, best: dict[str, dict[str, float]]) -> None:
     for kind, run in best.items():
-        share = best["product"]["seconds"] / run["seconds"]
+        seconds, share = run["seconds"], best["product"]["seconds"] / run["seconds"]
         print(
-            f"{items:>9} {kind:8}{run['seconds']:>9.3f}{items / run['seconds']:>12,.0f}{share:>7.0%}"
+            f"{items:>9} {kind:8}{seconds:>9.3f}{run['processor']:>10.3f}"
+            f"{items / seconds:>11,.0f}{share:>7.0%}"
             f"{run['peak'] / 2**20:>6.0f} MB{run['added'] / 2**20:>6.0f} MB"
             + (f"   then {run['sync']:.2f} s of fsync" if "sync" in run else ""),
             flush=True,
@@ -125,10 +130,15 @@ def measure(kind: str, file: Path, dimension: int) -> dict[str, float]:
         else:
             work = whole_export(feature, student, standardisation, Path(folder) / "set")
         warm_up(feature, student)
-        before, start = peak_memory_bytes(), time.perf_counter()
+        before = peak_memory_bytes()
+        start, start_processor = time.perf_counter(), time.process_time()
         work()
-        seconds, peak = time.perf_counter() - start, peak_memory_bytes()
-        figures = {"seconds": seconds, "peak": peak, "added": peak - before}
+        figures = {
+            "seconds": time.perf_counter() - start,
+            "processor": time.process_time() - start_processor,
+            "peak": peak_memory_bytes(),
+            "added": peak_memory_bytes() - before,
+        }
         if kind == "export":
             start = time.perf_counter()
             publish_folder(Path(folder) / "set", Path(folder) / "published")

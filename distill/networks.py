@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgfd.distill.settings import SGFDSettings
+
 NEGATIVE_SLOPE = 0.01
 
 
@@ -81,6 +83,17 @@ class Fusion(nn.Module):
         """(b, M d) to logits (b, C)."""
         logits: Tensor = self.classifier(_unit(self.join(side_by_side)))
         return logits
+
+
+class ModalityNetworks(nn.Module):
+    """What belongs to one modality: teacher, student, and the classifier that both share."""
+
+    def __init__(self, source: int, n_labels: int, settings: SGFDSettings) -> None:
+        super().__init__()
+        d = settings.dimension
+        self.teacher = Teacher(source, d, settings.teacher_activation)
+        self.student = Student(source, d)
+        self.classifier = Classifier(d, n_labels, settings.logit_scale)
 
 
 def teacher_widths(source: int, dimension: int) -> list[int]:

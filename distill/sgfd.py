@@ -2,18 +2,19 @@
 
 import logging
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sgfd.dataset import Feature, ItemCatalog
 from sgfd.distill.errors import DistillError
 from sgfd.distill.losses import feature_loss, response_loss, semantic_loss
-from sgfd.distill.networks import Classifier, Fusion, Student, Teacher
+from sgfd.distill.networks import Fusion, ModalityNetworks
 from sgfd.distill.settings import SGFDSettings
 from sgfd.distill.streaming import Standardisation
 from sgfd.jobs import WorkFolder, deferred_interrupt, pack, progress, subset, unpack
@@ -31,18 +32,20 @@ class ItemBatch:
 
 
 class SGFD(nn.Module):
-    """Teachers and students of all modalities, their shared classifiers, and the fusion."""
+    """Teacher, student and classifier of every modality, and the fusion of the teachers."""
 
     def __init__(self, widths: dict[str, int], n_labels: int, settings: SGFDSettings) -> None:
         super().__init__()
         self.settings = settings
-        d, scale = settings.dimension, settings.logit_scale
-        self.teachers = nn.ModuleDict(
-            {name: Teacher(width, d, settings.teacher_activation) for name, width in widths.items()}
+        self.names = tuple(widths)
+        self.networks = nn.ModuleList(
+            ModalityNetworks(width, n_labels, settings) for width in widths.values()
         )
-        self.students = nn.ModuleDict({name: Student(width, d) for name, width in widths.items()})
-        self.classifiers = nn.ModuleDict({name: Classifier(d, n_labels, scale) for name in widths})
-        self.fusion = Fusion(len(widths), d, n_labels, scale)
+        self.fusion = Fusion(len(widths), settings.dimension, n_labels, settings.logit_scale)
+
+    def modalities(self) -> dict[str, ModalityNetworks]:
+        """The networks by modality (any name will do, which an nn.ModuleDict does not allow)."""
+        return dict(zip(self.names, cast(list[ModalityNetworks], self.networks), strict=True))
 
     def loss(self, batch: ItemBatch) -> dict[str, Tensor]:
         """The weighted parts of the total loss; modalities are averaged.
@@ -50,14 +53,14 @@ class SGFD(nn.Module):
         total = ce_weight (semantic + fusion) + kd_weight (response + feature). An item without a
         modality takes no part in that modality's losses.
         """
-        settings, share = self.settings, 1 / len(self.teachers)
+        settings, share = self.settings, 1 / len(self.names)
         parts = {name: batch.labels.new_zeros((), dtype=torch.float32) for name in PARTS}
         taught = []
-        for name, teacher in self.teachers.items():
+        for name, networks in self.modalities().items():
             here = batch.present[name]
             rows, labels = batch.rows[name][here], batch.labels[here]
-            t, s = teacher(rows), self.students[name](rows)
-            t_logits, s_logits = self.classifiers[name](t), self.classifiers[name](s)
+            t, s = networks.teacher(rows), networks.student(rows)
+            t_logits, s_logits = networks.classifier(t), networks.classifier(s)
             parts["semantic"] += share * semantic_loss(t_logits, labels)
             if len(rows):
                 parts["response"] += share * response_loss(
@@ -76,18 +79,19 @@ class SGFD(nn.Module):
         }
         return {name: weights[name] * part for name, part in parts.items()}
 
-    def student_loss(self, batch: ItemBatch) -> Tensor:
-        """Cross-entropy of the students with the labels, mean over modalities.
+    def student_errors(self, batch: ItemBatch) -> Tensor:
+        """The students' cross-entropies: by modality, their sum and the items in it, (M, 2).
 
-        No part of the training: it tells on held-out items how good the network is that will
+        No part of the training: on held-out items it tells how good the networks are that will
         be exported.
         """
-        losses = []
-        for name, student in self.students.items():
-            here = batch.present[name]
-            logits = self.classifiers[name](student(batch.rows[name][here]))
-            losses.append(semantic_loss(logits, batch.labels[here]))
-        return torch.stack(losses).mean()
+        errors = []
+        for name, networks in self.modalities().items():
+            here = batch.present[name] & (batch.labels >= 0)
+            logits = networks.classifier(networks.student(batch.rows[name][here]))
+            error = functional.cross_entropy(logits, batch.labels[here], reduction="sum")
+            errors.append(torch.stack([error, here.sum()]))
+        return torch.stack(errors).double()
 
 
 PARTS = ("semantic", "fusion", "response", "feature")
@@ -124,14 +128,19 @@ class ItemReader:
 
 @dataclass
 class TrainingState:
-    """Where training stands: epochs and batches done, the best held-out loss, the history."""
+    """Where training stands; with the tensors of a checkpoint, all that a resumed run needs.
+
+    Attributes:
+        epoch: epochs done. step: batches done of the epoch at hand.
+        total: the loss, summed over the epoch's batches so far.
+        best, best_epoch: lowest held-out loss, and after how many epochs.
+    """
 
     epoch: int = 0
     step: int = 0
     total: float = 0.0
     best: float = float("inf")
     best_epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """JSON has no infinity."""
@@ -204,22 +213,23 @@ def fit(
             reached = _held_out_loss(model, reader, held_out) if len(held_out) else trained
             if reached < state.best:
                 state.best, state.best_epoch, best = reached, state.epoch, _copy(model)
-            state.history.append({"train": trained, "held_out": reached})
-            advance(1, held_out=f"{reached:.4f}", best=state.best_epoch)
+            advance(1, loss=f"{trained:.4f}", held_out=f"{reached:.4f}", best=state.best_epoch)
+        if interrupt.requested:  # while the held-out items were looked at for the last time
+            checkpoint()
+            raise KeyboardInterrupt
     model.load_state_dict(best)
     return state
 
 
 def _held_out_loss(model: SGFD, reader: ItemReader, held_out: NDArray[np.int64]) -> float:
+    """Cross-entropy of the students: over labelled items first, then over modalities."""
     model.eval()
     size = model.settings.batch_size
     with torch.inference_mode():
-        total = sum(
-            model.student_loss(reader.read(held_out[i : i + size])).item()
-            * len(held_out[i : i + size])
-            for i in range(0, len(held_out), size)
-        )
-    return total / len(held_out)
+        blocks = [held_out[start : start + size] for start in range(0, len(held_out), size)]
+        sums = torch.stack([model.student_errors(reader.read(block)) for block in blocks]).sum(0)
+    known = sums[sums[:, 1] > 0]
+    return (known[:, 0] / known[:, 1]).mean().item()
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Stage one from top to bottom: a catalogue becomes a feature set."""
 
 import logging
+import re
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,7 +18,12 @@ from sgfd.distill.networks import NEGATIVE_SLOPE, Student
 from sgfd.distill.quality import measure
 from sgfd.distill.settings import SGFDSettings
 from sgfd.distill.sgfd import SGFD, ItemReader, fit
-from sgfd.distill.streaming import Embedder, Standardisation, column_statistics
+from sgfd.distill.streaming import (
+    Embedder,
+    Standardisation,
+    a_core_for_writing,
+    column_statistics,
+)
 from sgfd.featureset import (
     DatasetOrigin,
     FeatureSetWriter,
@@ -35,6 +41,8 @@ logger = logging.getLogger("sgfd")
 
 METHOD = "sgfd"
 EXPORT_ROWS = 8192
+MODALITY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
+TAKEN_NAMES = ("item_id", "item_index", "label")  # columns that a feature set's table has anyway
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ def distill(
             student=StudentRecord(negative_slope=NEGATIVE_SLOPE, normalised=True),
             quality=quality,
         )
-        students = dict(model.students.items())
+        students = {name: networks.student for name, networks in model.modalities().items()}
         export(work.result, catalog, students, standardisation, manifest, torch_device)
         artifact = work.publish()
     return DistillResult(artifact, METHOD, time.perf_counter() - start, quality)
@@ -132,7 +140,7 @@ def distill(
 def export(
     folder: Path,
     catalog: ItemCatalog,
-    students: dict[str, Any],
+    students: dict[str, Student],
     standardisation: dict[str, Standardisation],
     manifest: Manifest,
     device: torch.device,
@@ -143,6 +151,7 @@ def export(
         name: Embedder(student, standardisation[name], device) for name, student in students.items()
     }
     with (
+        a_core_for_writing(),
         FeatureSetWriter(folder, catalog.items.ids, _label_of_each(catalog), dimensions) as writer,
         progress(catalog.n_items, "exporting") as advance,
     ):
@@ -174,6 +183,12 @@ def _usable_catalog(dataset: Dataset) -> ItemCatalog:
             where, "has no labelled item, and labels guide the teacher", "add category labels"
         )
     for name, feature in catalog.features.items():
+        if not MODALITY_NAME.fullmatch(name) or name in TAKEN_NAMES:
+            raise DistillError(
+                feature.source,
+                f"a feature set can't call a modality {name!r}",
+                "name it in lower-case letters, digits and _",
+            )
         if not feature.present.any():
             raise DistillError(
                 feature.source, f"no item has the modality {name}", "remove the file"

@@ -1,5 +1,7 @@
 """Passes over a modality that hold one block at a time: statistics, and the student's export."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,3 +85,18 @@ class Embedder:
         embedded /= torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp_(min=1e-12)
         result: NDArray[np.float32] = embedded.cpu().numpy()
         return result
+
+
+@contextmanager
+def a_core_for_writing() -> Iterator[None]:
+    """Let torch use one thread less meanwhile, where it has two or more.
+
+    The feature set is hashed and written by threads of its own. With none left for them, torch's
+    threads wait for each other by spinning, which takes the time that the writing needs.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,9 +1,13 @@
 """Fixtures that several folders of tests share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# As the command line does, and before anything loads OpenMP.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
