@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+    from sgfd.dataset import Dataset
     from sgfd.featureset import FeatureSet
     from sgfd.recommenders import Run
 
@@ -235,10 +236,9 @@ def distill(
 
     base = _choose(preset, PRESETS, "--preset") if preset else {}
     settings = _settings(SGFDSettings, overrides, base)
-    from sgfd.dataset import load_dataset
     from sgfd.distill import distill as run_stage_one
 
-    loaded = load_dataset(dataset, data_root)
+    loaded = _load(dataset, data_root)
     target = artifacts_root / _plain_name(name or loaded.name, "--name")
     result = run_stage_one(
         loaded, target, settings, seed, device=device, threads=threads, overwrite=overwrite
@@ -342,7 +342,6 @@ def train(
 
     settings = _settings(find_backbone(backbone).Settings, overrides)
     from sgfd import recommenders
-    from sgfd.dataset import load_dataset
 
     feature_set = None
     if features not in (None, "none"):
@@ -352,7 +351,7 @@ def train(
             raise click.UsageError("without --features, --dataset says what to train on; add it")
         dataset = feature_set.manifest.dataset.name
     run = recommenders.train(
-        load_dataset(dataset, data_root),
+        _load(dataset, data_root),
         backbone,
         feature_set,
         settings,
@@ -366,8 +365,8 @@ def train(
 @run_options
 def evaluate(
     run_argument: str | None, run_option: str | None, runs_root: Path, as_json: bool
-) -> None:
-    """Measure a run again, from its folder alone."""
+) -> int:
+    """Measure a run again, from its folder alone. Exit code 2 if its own figures differ."""
     import time
 
     run = _open_run(run_argument or run_option, runs_root)
@@ -386,6 +385,7 @@ def evaluate(
         )
 
     _present(summary, as_json, human)
+    return 0 if summary["agrees"] else 2
 
 
 @cli.command()
@@ -413,6 +413,16 @@ def recommend(
 
 
 # ---------------------------------------------------------------- finding inputs
+
+
+def _load(reference: str, data_root: Path | None) -> "Dataset":
+    """A data set; what the loader had to repair is said on standard error."""
+    from sgfd.dataset import load_dataset
+
+    loaded = load_dataset(reference, data_root)
+    for problem in loaded.warnings:
+        click.echo(f"warning: {_problem_line(problem)}", err=True)
+    return loaded
 
 
 def _features_path(reference: str, artifacts_root: Path) -> Path:

@@ -31,7 +31,7 @@ class SGFDSettings:
     """Between the teacher's layers; none is the form of the authors' code."""
     logit_scale: Positive = 16.0
     """What the classifiers' cosines are multiplied by at first; it is learnt."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-3
     """Step size of Adam."""
     batch_size: Count = 256
     """Items a step."""

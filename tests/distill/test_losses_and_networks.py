@@ -1,15 +1,19 @@
 """SGFD's losses have the values of their formulas, and its networks the paper's shapes."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
+from sgfd.dataset import load_dataset
 from sgfd.distill.losses import feature_loss, response_loss, semantic_loss
 from sgfd.distill.networks import Classifier, Fusion, Student, Teacher, teacher_widths
 from sgfd.distill.settings import PRESETS, SGFDSettings
-from sgfd.distill.sgfd import SGFD, ItemBatch
+from sgfd.distill.sgfd import SGFD, ItemBatch, ItemReader
+from sgfd.distill.streaming import column_statistics
 
 LOG3 = math.log(3)
 
@@ -103,6 +107,42 @@ def test_presets_are_the_authors_commands():
     assert len(PRESETS) == 12
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dimension": 0},
+        {"kd_weight": 0},
+        {"temperature": -1},
+        {"learning_rate": math.inf},
+        {"held_out_share": 0.9},
+        {"response_loss": "l2"},
+        {"epohcs": 3},
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        SGFDSettings(**wrong)
+
+
+def test_every_setting_says_what_it_is():
+    schema = TypeAdapter(SGFDSettings).json_schema()["properties"]
+    assert set(schema) == {field.name for field in fields(SGFDSettings)}
+    assert all(entry["description"].endswith(".") for entry in schema.values())
+
+
+@pytest.mark.parametrize(("kind", "temperature"), [("l1", 1), ("l1", 7), ("kl", 1), ("kl", 7)])
+def test_response_loss_agrees_with_numpy(kind, temperature, rng):
+    teacher, student = rng.normal(size=(2, 5, 4)) * 3
+    p, q = (np.exp(z / temperature) for z in (teacher, student))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    expected = {
+        "l1": np.abs(p - q).mean(),
+        "kl": temperature**2 * (p * np.log(p / q)).sum(axis=1).mean(),
+    }
+    got = response_loss(torch.from_numpy(teacher), torch.from_numpy(student), temperature, kind)
+    assert got.item() == pytest.approx(expected[kind], rel=1e-9)
+
+
 @pytest.fixture
 def model():
     torch.manual_seed(0)
@@ -118,11 +158,15 @@ def batch(labels, image_present, text_present):
 
 
 def test_an_unlabelled_item_is_distilled_but_adds_nothing_semantic(model):
-    with_it = model.loss(batch([0, 1, -1], [True] * 3, [True] * 3))
+    three = batch([0, 1, -1], [True] * 3, [True] * 3)
+    with_it = model.loss(three)
     without = model.loss(batch([0, 1, 2], [True] * 3, [True] * 3))
-    two = batch([0, 1, -1], [True] * 3, [True] * 3)
-    two = ItemBatch({k: v[:2] for k, v in two.rows.items()}, {k: v[:2] for k, v in two.present.items()}, two.labels[:2])  # fmt: skip  # noqa: E501
-    only_two = model.loss(two)
+    first_two = ItemBatch(
+        {name: rows[:2] for name, rows in three.rows.items()},
+        {name: present[:2] for name, present in three.present.items()},
+        three.labels[:2],
+    )
+    only_two = model.loss(first_two)
     for part in ("semantic", "fusion"):
         torch.testing.assert_close(with_it[part], only_two[part])
     for part in ("response", "feature"):
@@ -138,11 +182,46 @@ def test_a_lacking_modality_takes_no_part_whatever_its_row_holds(model):
         torch.testing.assert_close(model.loss(wild)[part], value)
 
 
+def gradients(model, items):
+    model.zero_grad()
+    sum(model.loss(items).values()).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_lacking_modality_leaves_no_trace_in_any_gradient(model):
+    clean = batch([0, 1, 2], [True, False, True], [True] * 3)
+    wild = batch([0, 1, 2], [True, False, True], [True] * 3)
+    wild.rows["image"][1] = torch.nan
+    expected = gradients(model, clean)
+    for name, gradient in gradients(model, wild).items():
+        assert torch.equal(gradient, expected[name]), name
+
+
+def test_what_one_modality_lacks_changes_nothing_in_the_other(model):
+    full = gradients(model, batch([0, 1, 2], [True] * 3, [True] * 3))
+    lacking = gradients(model, batch([0, 1, 2], [False] * 3, [True] * 3))
+    place = model.names.index("text")
+    students = [name for name in full if name.startswith(f"networks.{place}.student.")]
+    assert len(students) == 2
+    assert all(torch.equal(full[name], lacking[name]) for name in students)
+
+
+def test_gradients_are_finite_on_a_catalogue_with_gaps():
+    catalog = load_dataset("sample").catalog
+    assert any(not feature.present.all() for feature in catalog.features.values())
+    statistics = {name: column_statistics(f) for name, f in catalog.features.items()}
+    reader = ItemReader(catalog, statistics, torch.device("cpu"))
+    widths = {name: feature.dimension for name, feature in catalog.features.items()}
+    sgfd = SGFD(widths, len(catalog.label_names), SGFDSettings(dimension=8))
+    for gradient in gradients(sgfd, reader.read(np.arange(catalog.n_items))).values():
+        assert torch.isfinite(gradient).all()
+
+
 def test_a_batch_without_a_modality_at_all_is_fine(model):
     loss = sum(model.loss(batch([0, 1, 2], [False] * 3, [True] * 3)).values())
     loss.backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in found)
 
 
 def test_gradients_reach_every_parameter(model):

@@ -46,7 +46,9 @@ def test_every_command_is_in_the_readme(command):
 
 def test_make_runs_what_the_readme_says():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"(?:`|\$ )make (\w+)", README + (ROOT / "CONTRIBUTING.md").read_text()):
+    for target in re.findall(
+        r"(?:`|\$ )make (\w+)", README + (ROOT / "CONTRIBUTING.md").read_text()
+    ):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
