@@ -83,7 +83,7 @@ def linear_seconds(model: BM3, rows: int, modalities: int) -> float:
     predictor = median(lambda: layer(model.predictor, True))
     projection = 0.0
     if modalities:
-        first = next(iter(model.projections.values()))
+        first = model.projections[0]
         z = torch.randn(rows, first.in_features)
         projection = median(lambda: first(z).backward(gradient))
     return (2 + modalities) * predictor + modalities * projection

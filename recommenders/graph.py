@@ -74,9 +74,11 @@ def _mean_of_rounds(
     users: Tensor, items: Tensor, graph: BipartiteGraph, rounds: int
 ) -> tuple[Tensor, Tensor]:
     """By Horner's rule, x + A (x + A (x + ...)), in place: no table but the result's is kept."""
+    if rounds == 0:
+        return users.clone(), items.clone()
     user_sum, item_sum = users, items
     for _ in range(rounds):
         user_sum, item_sum = graph.product(user_sum, item_sum)
         user_sum += users
         item_sum += items
-    return user_sum / (rounds + 1), item_sum / (rounds + 1)
+    return user_sum.div_(rounds + 1), item_sum.div_(rounds + 1)

@@ -68,12 +68,12 @@ class BM3(Backbone):
         self.users = nn.Embedding(inputs.n_users, d)
         self.items = nn.Embedding(inputs.n_items, d)
         self.predictor = nn.Linear(d, d)
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(modality.dimension, d) for name, modality in inputs.features.items()}
+        self.projections = nn.ModuleList(  # in the order of the features: any name will do
+            nn.Linear(modality.dimension, d) for modality in inputs.features.values()
         )
         for embedding in (self.users, self.items):
             nn.init.xavier_uniform_(embedding.weight)
-        for linear in (self.predictor, *self.projections.values()):
+        for linear in (self.predictor, *self.projections):
             assert isinstance(linear, nn.Linear)
             nn.init.xavier_normal_(linear.weight)
 
@@ -97,8 +97,10 @@ class BM3(Backbone):
             "interaction": cosine_distance(self.predictor(user), item_target).mean()
             + cosine_distance(self.predictor(item), self._target(user)).mean()
         }
-        for name, modality in self.features.items():
-            content = self.projections[name](modality.values.index_select(0, batch.items))
+        for projection, (name, modality) in zip(
+            self.projections, self.features.items(), strict=True
+        ):
+            content = projection(modality.values.index_select(0, batch.items))
             predicted = self.predictor(content)
             present = modality.present[batch.items].float()
             weight = self.settings.contrast_weight * present / present.sum().clamp(min=1)
@@ -128,8 +130,9 @@ def drop(x: Tensor, share: float) -> Tensor:
         return x
     words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
     words.random_(-(2**63), None)
-    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= round(256 * share)
-    return x * kept
+    drawn = words.view(torch.uint8)[: x.numel()].view(x.shape)
+    kept = torch.ge(drawn, round(256 * share), out=torch.empty_like(x))  # 0 or 1
+    return kept.mul_(x)
 
 
 def cosine_distance(online: Tensor, target: Tensor) -> Tensor:

@@ -34,9 +34,11 @@ def dense_loss(model, inputs, graph, batch, settings):
         * (users.square().sum().sqrt() + items.square().sum().sqrt())
         / inputs.n_items,
     }
-    for name, modality in inputs.features.items():
+    for projection, (name, modality) in zip(
+        model.projections, inputs.features.items(), strict=True
+    ):
         present = [i for _, i in pairs if modality.present[i]]
-        content = {i: model.projections[name](modality.values[i]) for i in present}
+        content = {i: projection(modality.values[i]) for i in present}
         weight = settings.contrast_weight / len(present)
         parts[f"{name} alignment"] = weight * sum(
             1 - cos(p(content[i]), items[i].detach()) for i in present
