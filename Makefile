@@ -1,7 +1,7 @@
 # Everything a developer or a newcomer runs. `make demo` and `make test` set up .venv by themselves.
 PYTHON ?= python3.11
 BIN := .venv/bin
-export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 1000
 FOLDERS := dataset featureset jobs distill recommenders
 SOURCES := pipeline.py $(FOLDERS)
 

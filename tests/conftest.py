@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 # As the command line does, and before anything loads OpenMP.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

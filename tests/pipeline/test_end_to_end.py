@@ -31,7 +31,7 @@ TRAIN_KEYS = {
     "metrics",
 }
 
-QUICK = ("--set", "epochs=30", "--set", "batch_size=256")
+QUICK = ("--set", "epochs=60", "--set", "batch_size=256")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_train_prints_one_object_and_writes_the_run(sample):
     record = json.loads((folder / trained["run"] / "run.json").read_text())
     assert len(record["features"]["manifest_sha256"]) == 64
     assert len(record["dataset"]["fingerprint"]) == 64
-    assert record["settings"]["epochs"] == 30
+    assert record["settings"]["epochs"] == 60
 
 
 def test_evaluate_recomputes_the_same_numbers_from_the_run_alone(sample, run_in, tmp_path):
