@@ -46,9 +46,9 @@ def main() -> None:
 
     def epoch(number: int) -> None:
         for batch in EpochBatches(inputs, settings.batch_size, 0, 0, number).start_at(0):
-            parts = model.loss(batch)
+            values = torch.stack(list(model.loss(batch).values()))
             optimizer.zero_grad()
-            torch.stack(list(parts.values())).sum().backward()
+            values.sum().backward()
             optimizer.step()
 
     epoch(0)
@@ -72,21 +72,17 @@ def main() -> None:
 
 
 def linear_seconds(model: BM3, rows: int, modalities: int) -> float:
-    """Forward and backward of a step's linear layers: the predictor on users, items and each
-    modality's content, and each modality's projection (whose input needs no gradient)."""
-    x = torch.randn(rows, model.settings.embedding_dim)
+    """Forward and backward of a step's linear layers: the predictor on all views, and each
+    modality's projection (whose input needs no gradient)."""
+    d = model.settings.embedding_dim
+    x = torch.randn((2 + modalities) * rows, d, requires_grad=True)
     gradient = torch.randn_like(x)
-
-    def layer(linear: torch.nn.Linear, through: bool) -> None:
-        linear(x.requires_grad_(through)).backward(gradient)
-
-    predictor = median(lambda: layer(model.predictor, True))
-    projection = 0.0
+    seconds = median(lambda: model.predictor(x).backward(gradient))
     if modalities:
-        first = model.projections[0]
-        z = torch.randn(rows, first.in_features)
-        projection = median(lambda: first(z).backward(gradient))
-    return (2 + modalities) * predictor + modalities * projection
+        projection = model.projections[0]
+        z = torch.randn(rows, projection.in_features)
+        seconds += modalities * median(lambda: projection(z).backward(gradient[:rows]))
+    return seconds
 
 
 def median(work: Callable[[], object], repeats: int = 15) -> float:

@@ -77,12 +77,13 @@ def fit(
             )
             for batch in batches.start_at(state.step):
                 parts = backbone.loss(batch)
+                values = torch.stack(list(parts.values()))
                 optimizer.zero_grad()
-                torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+                values.sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 state.step += 1
-                for name, part in parts.items():
-                    state.sums[name] = state.sums.get(name, 0.0) + part.item()
+                for name, value in zip(parts, values.tolist(), strict=True):
+                    state.sums[name] = state.sums.get(name, 0.0) + value
                 if interrupt.requested or time.monotonic() - last > settings.checkpoint_seconds:
                     checkpoint()
                     last = time.monotonic()

@@ -10,6 +10,7 @@ from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
     in_range,
+    indices,
     integers,
     make_catalog,
     make_interactions,
@@ -66,7 +67,7 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
 
 def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
     frame = read_csv(path, ("userID", "itemID", "x_label"), problems, separator="\t")
-    user, item = integers(frame, "userID", path), integers(frame, "itemID", path)
+    user, item = indices(frame, "userID", path), indices(frame, "itemID", path)
     kind = integers(frame, "x_label", path)
     if (wrong := (kind < 0) | (kind > 2)).any():
         raise DatasetError(

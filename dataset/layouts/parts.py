@@ -13,6 +13,8 @@ from sgfd.dataset.interactions import Indices, Interactions, Pairs
 from sgfd.dataset.problems import Problems, places
 from sgfd.dataset.vocabulary import Vocabulary
 
+_MOST_UNUSED = 1_000_000  # numbers of users or items that nobody bears, in a small table
+
 
 @dataclass(frozen=True)
 class FilePart:
@@ -82,6 +84,24 @@ def integers(frame: pd.DataFrame, column: str, path: Path) -> Indices:
             "give integers",
         )
     return values.astype(np.int64)
+
+
+def indices(frame: pd.DataFrame, column: str, path: Path) -> Indices:
+    """A column that numbers users or items from 0, int64 (n,).
+
+    Raises:
+        DatasetError: an entry is no whole number, or so large that most numbers are nobody's
+            (every number up to the largest takes memory).
+    """
+    values = integers(frame, column, path)
+    if (wrong := values > _MOST_UNUSED + 10 * len(values)).any():
+        raise DatasetError(
+            path,
+            f"{places(wrong, 2, 'line')}: {column} {values[wrong][0]} in a table of "
+            f"{len(values)} rows",
+            f"number {column} from 0 without gaps",
+        )
+    return values
 
 
 def in_range(part: FilePart, n_items: int | None, problems: Problems) -> FilePart:

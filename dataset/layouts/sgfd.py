@@ -13,6 +13,7 @@ from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
     in_range,
+    indices,
     integers,
     make_catalog,
     make_interactions,
@@ -93,7 +94,7 @@ def _attempt_csv(path: Path, needed: tuple[str, ...], problems: Problems) -> pd.
 
 
 def _part(path: Path, frame: pd.DataFrame) -> FilePart:
-    user, item = integers(frame, "userID", path), integers(frame, "itemID", path)
+    user, item = indices(frame, "userID", path), indices(frame, "itemID", path)
     return FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
 
 
@@ -110,7 +111,7 @@ def _count_items(
         source = next(f.source for f in features.values() if f.shape[0] == n_items)
         return n_items, Path(source).name
     if described is not None and len(described):
-        return int(integers(described, "itemID", folder / "items.csv").max()) + 1, "items.csv"
+        return int(indices(described, "itemID", folder / "items.csv").max()) + 1, "items.csv"
     highest = max((int(part.pairs.item.max(initial=-1)) for part in parts.values()), default=-1)
     return highest + 1, "the largest itemID"
 

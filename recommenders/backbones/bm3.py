@@ -90,24 +90,30 @@ class BM3(Backbone):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Interaction loss (eq. 9, 10), modality losses (eq. 11, 12), regularisation (eq. 14)."""
         users, items = self.propagate()
-        user = users.index_select(0, batch.users)  # (B, d)
-        item = items.index_select(0, batch.items)  # (B, d)
-        item_target = self._target(item)
-        parts = {
-            "interaction": cosine_distance(self.predictor(user), item_target).mean()
-            + cosine_distance(self.predictor(item), self._target(user)).mean()
-        }
-        for projection, (name, modality) in zip(
-            self.projections, self.features.items(), strict=True
-        ):
-            content = projection(modality.values.index_select(0, batch.items))
-            predicted = self.predictor(content)
+        user, user_norm = rows_and_norm(users, batch.users)  # (B, d), scalar
+        item, item_norm = rows_and_norm(items, batch.items)
+        content = [
+            projection(modality.values.index_select(0, batch.items))
+            for projection, modality in zip(self.projections, self.features.values(), strict=True)
+        ]
+        # All views in one table, (2 + M, B, d): few large operations instead of many small ones.
+        online = torch.cat([user, item, *content])
+        views = (2 + len(content), *user.shape)
+        predicted = self.predictor(online).view(views)
+        target = drop(online.detach(), self.settings.dropout).view(views)
+        modalities = range(2, 2 + len(content))
+        alignment, masking = [(m, 1) for m in modalities], [(m, m) for m in modalities]
+        pairs = ((0, 1), (1, 0), *alignment, *masking)
+        cos = dict(zip(pairs, cosines(predicted, target, pairs), strict=True))  # (B,) each
+
+        parts = {"interaction": 2 - cos[0, 1].mean() - cos[1, 0].mean()}
+        for m, (name, modality) in zip(modalities, self.features.items(), strict=True):
             present = modality.present[batch.items].float()
             weight = self.settings.contrast_weight * present / present.sum().clamp(min=1)
-            parts[f"{name} alignment"] = weight @ cosine_distance(predicted, item_target)
-            parts[f"{name} masking"] = weight @ cosine_distance(predicted, self._target(content))
+            parts[f"{name} alignment"] = weight @ (1 - cos[m, 1])
+            parts[f"{name} masking"] = weight @ (1 - cos[m, m])
         parts["regularization"] = (
-            self.settings.regularization * (norm(users) + norm(items)) / len(items)
+            self.settings.regularization * (user_norm + item_norm) / len(items)
         )
         return parts
 
@@ -115,9 +121,6 @@ class BM3(Backbone):
         """p(h) of users (U, d) and items (I, d)."""
         users, items = self.propagate()
         return self.predictor(users), self.predictor(items)
-
-    def _target(self, online: Tensor) -> Tensor:
-        return drop(online.detach(), self.settings.dropout)
 
 
 def drop(x: Tensor, share: float) -> Tensor:
@@ -135,53 +138,69 @@ def drop(x: Tensor, share: float) -> Tensor:
     return kept.mul_(x)
 
 
-def cosine_distance(online: Tensor, target: Tensor) -> Tensor:
-    """1 - cos of each row of online (B, d) with a target (B, d) that has no gradient: (B,)."""
-    distance: Tensor = _CosineDistance.apply(online, target)  # type: ignore[no-untyped-call]
-    return distance
+def cosines(online: Tensor, target: Tensor, pairs: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    """Cosines, row by row, of views online[a] with views target[b], for each pair (a, b).
+
+    Args:
+        online: (V, B, d). target: (V, B, d), taken without gradient.
+
+    Returns:
+        (B,) for each pair.
+    """
+    return list(_Cosines.apply(online, target, pairs).unbind())  # type: ignore[no-untyped-call]
 
 
-def norm(x: Tensor) -> Tensor:
-    """The Frobenius norm of `x`, a scalar."""
-    value: Tensor = _Norm.apply(x)  # type: ignore[no-untyped-call]
-    return value
+def rows_and_norm(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Some rows of a table (n, d), and the Frobenius norm of the whole of it."""
+    pair: tuple[Tensor, Tensor] = _RowsAndNorm.apply(table, index)  # type: ignore[no-untyped-call]
+    return pair
 
 
-class _CosineDistance(torch.autograd.Function):
-    """With unit vectors a of online and t of target: d(1 - a.t)/d online = (cos a - t) / |online|.
+class _Cosines(torch.autograd.Function):
+    """With unit vectors a of online and t of target: d cos / d online = (t - cos a) / |online|.
 
     In closed form, because the chain of small operations that autograd would keep takes as
     long as the linear layers do.
     """
 
     @staticmethod
-    def forward(ctx: Any, online: Tensor, target: Tensor) -> Tensor:
-        inverse = torch.linalg.vector_norm(online, dim=1).clamp(min=EPSILON).reciprocal()
-        target_inverse = torch.linalg.vector_norm(target, dim=1).clamp(min=EPSILON).reciprocal()
-        cos = torch.linalg.vecdot(online, target) * inverse * target_inverse
-        ctx.save_for_backward(online, target, inverse, target_inverse, cos)
-        distance: Tensor = 1 - cos
-        return distance
+    def forward(
+        ctx: Any, online: Tensor, target: Tensor, pairs: tuple[tuple[int, int], ...]
+    ) -> Tensor:
+        inverse = torch.linalg.vector_norm(online, dim=2).clamp_(min=EPSILON).reciprocal_()
+        target_inverse = torch.linalg.vector_norm(target, dim=2).clamp_(min=EPSILON).reciprocal_()
+        cos = torch.stack([torch.linalg.vecdot(online[a], target[b]) for a, b in pairs])
+        first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+        scale = inverse[first] * target_inverse[second]
+        cos *= scale
+        ctx.save_for_backward(online, target, inverse, scale, cos)
+        ctx.pairs = pairs
+        return cos
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        online, target, inverse, scale, cos = ctx.saved_tensors
+        (weight,) = gradients
+        first = torch.tensor([a for a, _ in ctx.pairs], device=cos.device)
+        along = torch.zeros_like(inverse).index_add_(0, first, weight * cos)
+        gradient = online * (along * inverse.square()).neg_().unsqueeze(2)
+        for (a, b), across in zip(ctx.pairs, weight * scale, strict=True):
+            gradient[a].addcmul_(target[b], across.unsqueeze(1))
+        return gradient, None, None
+
+
+class _RowsAndNorm(torch.autograd.Function):
+    """d|x| / dx = x / |x|; the gradients of rows and norm are summed in one table."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        norm = torch.linalg.vector_norm(table)
+        ctx.save_for_backward(table, index, norm)
+        return table.index_select(0, index), norm
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        online, target, inverse, target_inverse, cos = ctx.saved_tensors
-        along = gradients[0] * cos * inverse * inverse
-        across = -gradients[0] * inverse * target_inverse
-        return (online * along[:, None]).addcmul_(target, across[:, None]), None
-
-
-class _Norm(torch.autograd.Function):
-    """d|x| / dx = x / |x|, in one operation on the whole table."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        value: Tensor = torch.linalg.vector_norm(x)
-        ctx.save_for_backward(x, value)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        x, value = ctx.saved_tensors
-        gradient: Tensor = x * (gradients[0] / value.clamp(min=EPSILON))
-        return gradient
+        table, index, norm = ctx.saved_tensors
+        rows, of_norm = gradients
+        gradient: Tensor = table * (of_norm / norm.clamp(min=EPSILON))
+        return gradient.index_add_(0, index, rows), None

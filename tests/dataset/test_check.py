@@ -50,6 +50,7 @@ def not_utf8(folder):
 # what is done to the folder: the severity, the file, the place or figure, and the remedy named
 BROKEN = {
     "item out of range": (lambda f: append(f, "train.csv", "9,1,B9,R1"), "error", "train.csv", "line 7: item 9 is out of range 0..4", "renumber"),
+    "a huge gap": (lambda f: append(f, "train.csv", f"0,{10**12},B0,R9"), "error", "train.csv", "line 7: userID 1000000000000 in a table of 6 rows", "without gaps"),
     "negative user": (lambda f: append(f, "test.csv", "1,-1,B1,R9"), "error", "test.csv", "line 4: user -1 is negative", "from 0"),
     "no number": (lambda f: append(f, "train.csv", "x,1,B1,R1"), "error", "train.csv", "line 7: itemID 'x' is no whole number", "integers"),
     "twice in train": (lambda f: append(f, "train.csv", "0,0,B0,R0"), "warning", "train.csv", "line 7: 1 pairs stand twice in train", "remove"),
@@ -152,6 +153,28 @@ def test_each_wrong_column_of_native_items_is_named(native_folder, kind):
     pq.write_table(table.set_column(place, name, values), path)
     errors = [p for p in check_dataset(native_folder) if p.severity == "error"]
     assert [what in p.what and p.where == str(path) for p in errors] == [True]
+
+
+MMREC = {
+    "part unknown": (lambda f: append(f, "baby.inter", "0\t2\t7"), "baby.inter", "line 6: x_label 7"),
+    "no number": (lambda f: append(f, "baby.inter", "a\t2\t0"), "baby.inter", "line 6: userID 'a'"),
+    "out of range": (lambda f: append(f, "baby.inter", "0\t3\t0"), "baby.inter", "line 6: item 3 is out"),
+    "huge gap": (lambda f: append(f, "baby.inter", f"{10**12}\t2\t0"), "baby.inter", "line 6: userID 1000"),
+    "column missing": (lambda f: (f / "baby.inter").write_text("userID\titemID\n0\t0\n"), "baby.inter", "x_label"),
+    "empty": (lambda f: (f / "baby.inter").write_bytes(b""), "baby.inter", "is empty"),
+    "row count": (lambda f: resave(f, "text_feat.npy", lambda v: v[:2]), "text_feat.npy", "has 2 rows for 3"),
+    "labels of floats": (lambda f: np.save(f / "labels.npy", np.ones(3)), "labels.npy", "is float64 (3,) for 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MMREC)
+def test_each_problem_of_the_mmrec_layout_is_named(mmrec_folder, kind):
+    spoil, file, what = MMREC[kind]
+    spoil(mmrec_folder)
+    errors = [p for p in check_dataset(mmrec_folder) if p.severity == "error"]
+    assert [what in p.what and p.where.endswith(file) for p in errors] == [True], errors
+    with pytest.raises(DatasetError):
+        load_dataset(mmrec_folder)
 
 
 @settings(

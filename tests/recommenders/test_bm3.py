@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from sgfd.recommenders.backbone import Batch
-from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings, cosine_distance, drop, norm
+from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings, cosines, drop, rows_and_norm
 from sgfd.recommenders.inputs import ModalityFeatures
 
 
@@ -106,16 +106,25 @@ def test_a_share_of_a_target_s_entries_is_dropped(share):
     assert abs((target == 0).float().mean().item() - share) < 0.01
 
 
-def test_cosine_distance_is_torch_s_with_its_gradient():
-    online = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    target = torch.randn(7, 5, dtype=torch.float64)
-    expected = 1 - functional.cosine_similarity(online, target)
-    torch.testing.assert_close(cosine_distance(online, target), expected)
-    assert torch.autograd.gradcheck(lambda x: cosine_distance(x, target), online)
-    assert torch.autograd.gradcheck(norm, online)
+def test_cosines_are_torch_s_with_their_gradient():
+    online = torch.randn(3, 7, 5, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(3, 7, 5, dtype=torch.float64)
+    pairs = ((0, 1), (1, 0), (2, 1), (2, 2))
+    expected = [functional.cosine_similarity(online[a], target[b]) for a, b in pairs]
+    torch.testing.assert_close(cosines(online, target, pairs), expected)
+    assert torch.autograd.gradcheck(lambda x: torch.stack(cosines(x, target, pairs)), online)
+
+
+def test_rows_and_norm_have_the_gradient_of_both():
+    table = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([0, 2, 2, 5])
+    rows, norm = rows_and_norm(table, index)
+    torch.testing.assert_close(rows, table[index])
+    torch.testing.assert_close(norm, table.square().sum().sqrt())
+    assert torch.autograd.gradcheck(lambda x: rows_and_norm(x, index), table)
 
 
 def test_a_target_that_is_dropped_whole_gives_no_nan():
-    online = torch.randn(2, 3, requires_grad=True)
-    cosine_distance(online, torch.zeros(2, 3)).sum().backward()
+    online = torch.randn(1, 2, 3, requires_grad=True)
+    cosines(online, torch.zeros(1, 2, 3), ((0, 0),))[0].sum().backward()
     assert torch.isfinite(online.grad).all()

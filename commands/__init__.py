@@ -1,0 +1,1 @@
+"""The commands of `pipeline`, one file a group; each parses, calls the packages and prints."""

@@ -1,0 +1,72 @@
+"""What is printed: a short result for people, or one JSON object for machines."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from sgfd.recommenders import Run
+
+
+def present(result: Any, as_json: bool, human: Callable[[], None]) -> None:
+    if as_json:
+        click.echo(json.dumps(result, allow_nan=False))
+    else:
+        human()
+
+
+def run_summary(run: "Run") -> dict[str, Any]:
+    record = run.record
+    kept = ("backbone", "protocol", "seed", "epochs", "seconds", "peak_memory_bytes", "metrics")
+    features = record["features"]
+    return {
+        "run": str(run.folder),
+        "features": features["name"] if features else None,
+        "dataset": record["dataset"]["name"],
+        **{key: record[key] for key in kept},
+    }
+
+
+def print_run(run: "Run") -> None:
+    record = run.record
+    print_metrics(run.metrics)
+    click.echo(
+        f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
+    )
+    seconds = record["seconds"]
+    click.echo(
+        f"time          {seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s judging"
+    )
+    click.echo(f"run           {run.folder}")
+
+
+def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
+    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
+    cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
+    for part, figures in metrics.items():
+        if figures:
+            click.echo(f"{part:<14}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
+            for metric in dict.fromkeys(name.partition("@")[0] for name in names):
+                row = "".join(f"{figures[f'{metric}@{k}']:>9.4f}" for k in cutoffs)
+                click.echo(f"  {metric:<12}{row}")
+
+
+def print_figures(figures: dict[str, Any], indent: str = "") -> None:
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            click.echo(f"{indent}{name.replace('_', ' ')}")
+            print_figures(value, indent + "  ")
+        else:
+            shown = f"{value:.4f}" if isinstance(value, float) else value
+            click.echo(f"{indent}{name.replace('_', ' '):<32}{shown}")
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        click.echo("".join(f"{value!s:<24}" for value in row.values()).rstrip())
+
+
+def problem_line(problem: Any) -> str:
+    return f"{problem.where}: {problem.what}; {problem.remedy}"

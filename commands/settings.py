@@ -1,0 +1,75 @@
+"""Settings objects from presets and `--set NAME=VALUE`, and the help that lists them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+class SettingsHelp(click.Command):
+    """A command whose help ends with the settings that `--set` takes."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, settings in _settings_classes(self.name or ""):
+            with formatter.section(f"Settings of {title} (--set NAME=VALUE)"):
+                formatter.write_dl(_settings_rows(settings))
+
+
+def read_settings(
+    settings: Callable[..., Any], overrides: tuple[str, ...], base: dict[str, Any] | None = None
+) -> Any:
+    """A settings object from a preset and `--set name=value` pairs, checked before data is read."""
+    from dataclasses import fields
+
+    from pydantic import ValidationError
+
+    known = {field.name: None for field in fields(settings)}  # type: ignore[arg-type]
+    values = dict(base or {})
+    for pair in overrides:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise click.UsageError(f"--set {pair}: no value; write --set NAME=VALUE")
+        choose(name, known, "--set")
+        values[name] = value
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        raise click.UsageError(_validation_line(error)) from None
+
+
+def choose(name: str, known: dict[str, Any], option: str) -> Any:
+    import difflib
+
+    if name not in known:
+        near = difflib.get_close_matches(name, known, cutoff=0.5) or sorted(known)
+        raise click.UsageError(f"{option} {name}: unknown; choose {' or '.join(near)}")
+    return known[name]
+
+
+def _validation_line(error: "ValidationError") -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    return f"--set {name}={first['input']}: {first['msg'].lower()}; see --help for what it takes"
+
+
+def _settings_classes(command: str) -> list[tuple[str, Any]]:
+    if command == "distill":
+        from sgfd.distill.settings import SGFDSettings
+
+        return [("sgfd", SGFDSettings)]
+    from sgfd.recommenders import BACKBONES, find_backbone
+
+    return [(name, find_backbone(name).Settings) for name in BACKBONES]
+
+
+def _settings_rows(settings: Any) -> list[tuple[str, str]]:
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(settings).json_schema()["properties"]
+    return [
+        (name, f"{field.get('description', '')}  [default: {field['default']}]")
+        for name, field in schema.items()
+    ]

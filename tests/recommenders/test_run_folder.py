@@ -1,0 +1,57 @@
+"""A run on disk is whole, or it is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sgfd.jobs import JobError
+from sgfd.recommenders import load_run
+
+
+@pytest.fixture
+def copy(sample_run, tmp_path):
+    return shutil.copytree(sample_run.folder, tmp_path / "run")
+
+
+def test_judging_again_gives_the_same_figures(sample_run):
+    opened = load_run(sample_run.folder)
+    for part in ("valid", "test"):
+        assert opened.judge(part).metrics == sample_run.metrics[part]
+
+
+def test_a_recommendation_is_the_best_unseen_by_brute_force(sample_run):
+    scores = sample_run.user_embeddings @ sample_run.item_embeddings.T
+    user = 7
+    seen = sample_run.split.seen_before("test").of(user)
+    scores[user, seen] = -np.inf
+    rows = sample_run.recommend(str(sample_run.user_ids[user]), k=10)
+    expected = sample_run.item_ids[np.argsort(-scores[user], kind="stable")[:10]]
+    assert [row["item_id"] for row in rows] == expected.tolist()
+    assert [row["rank"] for row in rows] == list(range(1, 11))
+
+
+def test_more_than_there_is_gives_all_that_is_unseen(sample_run):
+    seen = sample_run.split.seen_before("test").of(0)
+    rows = sample_run.recommend(str(sample_run.user_ids[0]), k=10_000)
+    assert len(rows) == 300 - len(seen)
+
+
+def test_an_unknown_format_is_refused(copy):
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {"format": 99}))
+    with pytest.raises(JobError, match="run format 99 is unknown"):
+        load_run(copy)
+
+
+def test_embeddings_of_other_users_are_refused(copy):
+    np.save(copy / "user_embeddings.npy", np.zeros((3, 32), np.float32))
+    with pytest.raises(JobError, match="number of embeddings"):
+        load_run(copy)
+
+
+def test_embeddings_are_never_unpickled(copy):
+    np.save(copy / "user_embeddings.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(JobError, match="can't be read"):
+        load_run(copy)
