@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sgfd.dataset import load_dataset
-from sgfd.jobs import use_threads
+from sgfd.jobs import keep_freed_memory, use_threads
 from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings
 from sgfd.recommenders.inputs import ModalityFeatures, make_inputs
 from sgfd.recommenders.protocols import split_interactions
@@ -25,10 +25,11 @@ from sgfd.recommenders.sampling import EpochBatches
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="sample")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     threads = use_threads(options.threads)
+    keep_freed_memory()
     dataset = load_dataset(options.dataset)
     split = split_interactions(dataset.interactions, "honest")
     torch.manual_seed(0)
@@ -51,47 +52,51 @@ def main() -> None:
             values.sum().backward()
             optimizer.step()
 
-    epoch(0)
-    whole = median(lambda: epoch(1), options.epochs)
+    users, items = model.users.weight.detach(), model.items.weight.detach()
     steps = len(EpochBatches(inputs, settings.batch_size, 0, 0, 1))
     rows = min(settings.batch_size, len(inputs.users))
-    users, items = model.users.weight.detach(), model.items.weight.detach()
-    graph = steps * 2 * median(lambda: model.graph.mean_of_rounds(users, items, settings.layers))
-    linear = steps * linear_seconds(model, rows, len(features))
-    step = steps * median(optimizer.step)
+    linear = linear_layers(model, rows, len(features))
+    kinds: dict[str, Callable[[], object]] = {
+        "graph product": lambda: [
+            model.graph.mean_of_rounds(users, items, settings.layers) for _ in range(2 * steps)
+        ],
+        "linear layers": lambda: [linear() for _ in range(steps)],
+        "optimiser": lambda: [optimizer.step() for _ in range(steps)],
+    }
+    epoch(0)
+    rounds = []
+    for number in range(options.epochs):  # in turns: a busy spell meets them all
+        whole = seconds(lambda n=number: epoch(n))
+        parts = {name: seconds(work) for name, work in kinds.items()}
+        rounds.append({"one epoch": whole, **parts, "elsewhere": whole - sum(parts.values())})
     print(f"{dataset.name}, {steps} steps of {rows}, {len(features)} modalities, {threads} threads")
-    print(f"one epoch      {whole:.3f} s")
-    rest = whole - graph - linear - step
-    for name, seconds in (
-        ("graph product", graph),
-        ("linear layers", linear),
-        ("optimiser", step),
-        ("elsewhere", rest),
-    ):
-        print(f"  {name:14}{seconds:.3f} s  {seconds / whole:6.1%}")
+    for name in rounds[0]:
+        times = [r[name] for r in rounds]
+        shares = [r[name] / r["one epoch"] for r in rounds]
+        print(f"{name:14}{np.median(times):.3f} s  {np.median(shares):6.1%}")
 
 
-def linear_seconds(model: BM3, rows: int, modalities: int) -> float:
+def linear_layers(model: BM3, rows: int, modalities: int) -> Callable[[], None]:
     """Forward and backward of a step's linear layers: the predictor on all views, and each
     modality's projection (whose input needs no gradient)."""
     d = model.settings.embedding_dim
-    x = torch.randn((2 + modalities) * rows, d, requires_grad=True)
-    gradient = torch.randn_like(x)
-    seconds = median(lambda: model.predictor(x).backward(gradient))
-    if modalities:
-        projection = model.projections[0]
-        z = torch.randn(rows, projection.in_features)
-        seconds += modalities * median(lambda: projection(z).backward(gradient[:rows]))
-    return seconds
+    views = [torch.randn(rows, d, requires_grad=True) for _ in range(2 + modalities)]
+    gradient = torch.randn(rows, d)
+    z = [torch.randn(rows, projection.in_features) for projection in model.projections]
+
+    def work() -> None:
+        for view in views:
+            model.predictor(view).backward(gradient)
+        for projection, content in zip(model.projections, z, strict=True):
+            projection(content).backward(gradient)
+
+    return work
 
 
-def median(work: Callable[[], object], repeats: int = 15) -> float:
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[2:]))
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from sgfd.featureset import (
     publish_folder,
 )
 from sgfd.featureset import Student as StudentRecord
-from sgfd.jobs import peak_memory_bytes, use_threads
+from sgfd.jobs import keep_freed_memory, peak_memory_bytes, use_threads
 
 KINDS = ("product", "embed", "export")
 MODALITY = "image"
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path)
     options = parser.parse_args()
     threads = use_threads(options.threads)
+    keep_freed_memory()
     if options.kind:
         print(json.dumps(measure(options.kind, options.file, options.dimension)))
         return

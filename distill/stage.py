@@ -35,7 +35,14 @@ from sgfd.featureset import (
     now,
 )
 from sgfd.featureset import Student as StudentRecord
-from sgfd.jobs import WorkFolder, progress, seed_everything, use_device, use_threads
+from sgfd.jobs import (
+    WorkFolder,
+    keep_freed_memory,
+    progress,
+    seed_everything,
+    use_device,
+    use_threads,
+)
 
 logger = logging.getLogger("sgfd")
 
@@ -85,6 +92,7 @@ def distill(
     catalog = _usable_catalog(dataset)
     torch_device = use_device(device)
     use_threads(threads)
+    keep_freed_memory()
     origin = DatasetOrigin(
         name=dataset.name,
         n_items=catalog.n_items,

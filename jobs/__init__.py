@@ -1,7 +1,13 @@
 """What a long computation needs: a device, a work folder, checkpoints, progress, Ctrl-C."""
 
 from sgfd.jobs.checkpoint import pack, subset, unpack
-from sgfd.jobs.device import peak_memory_bytes, seed_everything, use_device, use_threads
+from sgfd.jobs.device import (
+    keep_freed_memory,
+    peak_memory_bytes,
+    seed_everything,
+    use_device,
+    use_threads,
+)
 from sgfd.jobs.errors import JobError
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import progress
@@ -12,6 +18,7 @@ __all__ = [
     "JobError",
     "WorkFolder",
     "deferred_interrupt",
+    "keep_freed_memory",
     "pack",
     "peak_memory_bytes",
     "progress",

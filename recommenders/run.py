@@ -18,6 +18,7 @@ from sgfd.featureset import FeatureSet
 from sgfd.jobs import (
     JobError,
     WorkFolder,
+    keep_freed_memory,
     peak_memory_bytes,
     seed_everything,
     use_device,
@@ -76,6 +77,7 @@ def train(
         )
     torch_device = use_device(device)
     use_threads(threads)
+    keep_freed_memory()
     if features is not None and not kind.uses_features:
         logger.warning("%s takes no features: they are left out", backbone)
         features = None

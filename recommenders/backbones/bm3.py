@@ -23,6 +23,7 @@ from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 
 EPSILON = 1e-8  # least norm that a vector is divided by
+MASKS = 4096  # dropout masks to choose from
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -65,6 +66,7 @@ class BM3(Backbone):
         d = settings.embedding_dim
         self.graph = BipartiteGraph(inputs)
         self.features = inputs.features
+        self.drop = MaskPool(settings.dropout, d, inputs.device)
         self.users = nn.Embedding(inputs.n_users, d)
         self.items = nn.Embedding(inputs.n_items, d)
         self.predictor = nn.Linear(d, d)
@@ -96,11 +98,9 @@ class BM3(Backbone):
             projection(modality.values.index_select(0, batch.items))
             for projection, modality in zip(self.projections, self.features.values(), strict=True)
         ]
-        # All views in one table, (2 + M, B, d): few large operations instead of many small ones.
-        online = torch.cat([user, item, *content])
-        views = (2 + len(content), *user.shape)
-        predicted = self.predictor(online).view(views)
-        target = drop(online.detach(), self.settings.dropout).view(views)
+        views = [user, item, *content]
+        predicted = [self.predictor(view) for view in views]
+        target = [self.drop(view.detach()) for view in views]
         modalities = range(2, 2 + len(content))
         alignment, masking = [(m, 1) for m in modalities], [(m, m) for m in modalities]
         pairs = ((0, 1), (1, 0), *alignment, *masking)
@@ -123,31 +123,36 @@ class BM3(Backbone):
         return self.predictor(users), self.predictor(items)
 
 
-def drop(x: Tensor, share: float) -> Tensor:
-    """`x` (B, d) with a random share of its entries at 0; the others are not rescaled.
+class MaskPool:
+    """Dropout whose masks are drawn once, and chosen at random for each row.
 
-    Targets are only ever compared by their direction, which no scale changes. A byte of
-    randomness an entry (the share is met to 1/256) costs a tenth of torch's dropout on a CPU.
+    A mask is chosen anew for every row and step; each entry is dropped with probability `share`.
+    The kept entries are not rescaled: targets are only compared by direction. Fresh
+    randomness for every entry would take a tenth of the training time on a CPU.
     """
-    if share == 0:
-        return x
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
-    words.random_(-(2**63), None)
-    drawn = words.view(torch.uint8)[: x.numel()].view(x.shape)
-    kept = torch.ge(drawn, round(256 * share), out=torch.empty_like(x))  # 0 or 1
-    return kept.mul_(x)
+
+    def __init__(self, share: float, width: int, device: torch.device) -> None:
+        self.masks = (torch.rand(MASKS, width, device=device) >= share).float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x` (n, width) with a random share of its entries at 0."""
+        chosen = torch.randint(len(self.masks), (len(x),), device=x.device)
+        return self.masks.index_select(0, chosen).mul_(x)
 
 
-def cosines(online: Tensor, target: Tensor, pairs: tuple[tuple[int, int], ...]) -> list[Tensor]:
+def cosines(
+    online: list[Tensor], target: list[Tensor], pairs: tuple[tuple[int, int], ...]
+) -> tuple[Tensor, ...]:
     """Cosines, row by row, of views online[a] with views target[b], for each pair (a, b).
 
     Args:
-        online: (V, B, d). target: (V, B, d), taken without gradient.
+        online: (B, d) each. target: (B, d) each, taken without gradient.
 
     Returns:
         (B,) for each pair.
     """
-    return list(_Cosines.apply(online, target, pairs).unbind())  # type: ignore[no-untyped-call]
+    rows: tuple[Tensor, ...] = _Cosines.apply(pairs, *online, *target)  # type: ignore[no-untyped-call]
+    return rows
 
 
 def rows_and_norm(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,29 +169,38 @@ class _Cosines(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, online: Tensor, target: Tensor, pairs: tuple[tuple[int, int], ...]
-    ) -> Tensor:
-        inverse = torch.linalg.vector_norm(online, dim=2).clamp_(min=EPSILON).reciprocal_()
-        target_inverse = torch.linalg.vector_norm(target, dim=2).clamp_(min=EPSILON).reciprocal_()
-        cos = torch.stack([torch.linalg.vecdot(online[a], target[b]) for a, b in pairs])
-        first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-        scale = inverse[first] * target_inverse[second]
-        cos *= scale
-        ctx.save_for_backward(online, target, inverse, scale, cos)
+    def forward(ctx: Any, pairs: tuple[tuple[int, int], ...], *views: Tensor) -> tuple[Tensor, ...]:
+        half = len(views) // 2
+        inverse = [
+            torch.linalg.vector_norm(view, dim=1).clamp_(min=EPSILON).reciprocal_()
+            for view in views
+        ]
+        scales = [inverse[a] * inverse[half + b] for a, b in pairs]
+        product = torch.empty_like(views[0])
+        cos = [
+            torch.mul(views[a], views[half + b], out=product).sum(dim=1).mul_(scale)
+            for (a, b), scale in zip(pairs, scales, strict=True)
+        ]
         ctx.pairs = pairs
-        return cos
+        ctx.save_for_backward(*views, *inverse[:half], *scales, *cos)
+        return tuple(cos)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        online, target, inverse, scale, cos = ctx.saved_tensors
-        (weight,) = gradients
-        first = torch.tensor([a for a, _ in ctx.pairs], device=cos.device)
-        along = torch.zeros_like(inverse).index_add_(0, first, weight * cos)
-        gradient = online * (along * inverse.square()).neg_().unsqueeze(2)
-        for (a, b), across in zip(ctx.pairs, weight * scale, strict=True):
-            gradient[a].addcmul_(target[b], across.unsqueeze(1))
-        return gradient, None, None
+    def backward(ctx: Any, *weights: Tensor) -> tuple[Tensor | None, ...]:
+        pairs, saved = ctx.pairs, list(ctx.saved_tensors)
+        cos, scales = saved[-len(pairs) :], saved[-2 * len(pairs) : -len(pairs)]
+        half = (len(saved) - 2 * len(pairs)) // 3
+        online, target, inverse = saved[:half], saved[half : 2 * half], saved[2 * half : 3 * half]
+        along = [torch.zeros_like(norm) for norm in inverse]
+        for (a, _), weight, c in zip(pairs, weights, cos, strict=True):
+            along[a].addcmul_(weight, c)
+        gradients = [
+            view * (total * norm * norm).neg_().unsqueeze(1)
+            for view, total, norm in zip(online, along, inverse, strict=True)
+        ]
+        for (a, b), weight, scale in zip(pairs, weights, scales, strict=True):
+            gradients[a].addcmul_(target[b], (weight * scale).unsqueeze(1))
+        return None, *gradients, *(None for _ in target)
 
 
 class _RowsAndNorm(torch.autograd.Function):

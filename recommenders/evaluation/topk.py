@@ -14,6 +14,9 @@ Scores = NDArray[np.float32]
 
 _BLOCK = 4096  # users a search; FAISS's own block of queries
 
+# Lists this long are kept in FAISS's reservoirs, not heaps (by default from 100 on): faster here.
+faiss.cvar.distance_compute_min_k_reservoir = 20
+
 
 def top_k(
     users: Scores,
@@ -121,12 +124,16 @@ def _ranked(index: "faiss.Index", users: Scores, depth: int) -> tuple[Indices, S
 
 def _first_unseen(items: Indices, scores: Scores, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
     """The first k entries of each ranked row that are not seen, padded with -1 and -inf."""
-    unseen = ~seen.contains(items)
-    place = np.cumsum(unseen, axis=1, dtype=np.int32) - 1
-    row, column = np.nonzero(unseen & (place < k))
-    place = place[row, column]
     best = np.full((len(items), k), -1, dtype=np.int64)
     best_scores = np.full((len(items), k), -np.inf, dtype=np.float32)
-    best[row, place] = items[row, column]
-    best_scores[row, place] = scores[row, column]
+    width = min(k, items.shape[1])
+    best[:, :width], best_scores[:, :width] = items[:, :width], scores[:, :width]
+    is_seen = seen.contains(items)
+    mixed = np.flatnonzero(is_seen[:, :k].any(axis=1))  # the others' lists are right already
+    unseen = ~is_seen[mixed]
+    place = np.cumsum(unseen, axis=1, dtype=np.int32) - 1
+    row, column = np.nonzero(unseen & (place < k))
+    target, source = (mixed[row], place[row, column]), (mixed[row], column)
+    best[mixed], best_scores[mixed] = -1, -np.inf
+    best[target], best_scores[target] = items[source], scores[source]
     return best, best_scores

@@ -29,8 +29,8 @@ def test_it_stops_after_patience_and_keeps_the_best_epoch(tmp_path):
 
 
 def test_the_loss_falls_on_planted_structure(tmp_path):
-    losses = pd.read_parquet(bpr(tmp_path, epochs=15).folder / "history.parquet")["ranking"]
-    assert losses.iloc[-1] < 0.85 * losses.iloc[0]
+    losses = pd.read_parquet(bpr(tmp_path, epochs=40).folder / "history.parquet")["ranking"]
+    assert losses.iloc[-1] < 0.8 * losses.iloc[0]
 
 
 def test_the_seed_decides_everything(tmp_path):
