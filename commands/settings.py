@@ -60,9 +60,9 @@ def _settings_classes(command: str) -> list[tuple[str, Any]]:
         from sgfd.distill.settings import SGFDSettings
 
         return [("sgfd", SGFDSettings)]
-    from sgfd.recommenders import BACKBONES, find_backbone
+    from sgfd.recommenders import backbone_places, find_backbone
 
-    return [(name, find_backbone(name).Settings) for name in BACKBONES]
+    return [(name, find_backbone(name).Settings) for name in backbone_places()]
 
 
 def _settings_rows(settings: Any) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ run.recommend("A2TM9WEZ2CIXH2", k=5)
 """
 
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
-from sgfd.recommenders.backbones import BACKBONES, find_backbone
+from sgfd.recommenders.backbones import backbone_places, find_backbone, find_preset
 from sgfd.recommenders.evaluation import judge, top_k
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.item_sets import ItemSets
@@ -17,14 +17,15 @@ from sgfd.recommenders.run import train
 from sgfd.recommenders.run_folder import Run, load_run
 
 __all__ = [
-    "BACKBONES",
     "Backbone",
     "BackboneSettings",
     "Batch",
     "Inputs",
     "ItemSets",
     "Run",
+    "backbone_places",
     "find_backbone",
+    "find_preset",
     "judge",
     "load_run",
     "top_k",

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
@@ -37,31 +38,44 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class Batch:
-    """Training interactions of one step: int64 (B,) each; negatives where the backbone asks."""
+    """Training interactions of one step.
+
+    Attributes:
+        users, items: int64 (B,).
+        negatives: int64 (B, W), items that the user has no training interaction with; W is
+            what the backbone asks for.
+    """
 
     users: Tensor
     items: Tensor
-    negatives: Tensor | None = None
+    negatives: Tensor
 
 
 class Backbone(nn.Module, ABC):
-    """A recommender that scores by a product or distance of user and item vectors.
+    """A recommender: built from the inputs and its settings, trained on `loss`, ranked exactly.
 
-    A backbone is built from the inputs and its settings, trains on `loss` and is ranked by FAISS
-    on `embeddings`. Its parameters must not depend on anything but inputs, settings and seed.
+    Its score is the `similarity` of the vectors that `embeddings` gives, and FAISS ranks them; a
+    backbone whose score is something else overrides `rescore`. All that it computes must follow
+    from inputs, settings and seed, so that a run can be repeated and rebuilt from its folder.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = BackboneSettings
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
+    """The authors' published settings by data set: values of some fields of `Settings`."""
     similarity: ClassVar[Similarity] = "inner_product"
     uses_features: ClassVar[bool] = True
     """Whether features, where given, take part in the model."""
+    needs_features: ClassVar[bool] = False
+    """Whether there is no such model without features."""
+    scores_new_items: ClassVar[bool] = False
+    """Whether an item without interactions is scored by its features."""
     trained: ClassVar[bool] = True
     """Whether there is anything to train; otherwise `loss` is never called."""
-    negatives: ClassVar[int] = 0
-    """Negative items drawn for each training interaction (0 or 1)."""
+    negatives: int = 0
+    """Negative items W drawn for each training interaction; may be set in `__init__`."""
 
     @abstractmethod
-    def __init__(self, inputs: Inputs, settings: BackboneSettings) -> None:
+    def __init__(self, inputs: Inputs, settings: Any) -> None:
         super().__init__()
 
     @abstractmethod
@@ -70,4 +84,23 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Vectors of all users (U, d) and all items (I, d), whose `similarity` is the score."""
+        """Vectors of all users (U, d) and all items (I, d), whose `similarity` is the score.
+
+        Where `rescore` is overridden they find candidates and neighbours, and score nothing.
+        """
+
+    def rescore(self, users: Tensor, items: Tensor) -> Tensor:
+        """Scores of users (B,) with items: (B, C) for items (B, C), or (B, I) of all items for
+        items (I,). Override it only where the score is no `similarity` of vectors."""
+        raise NotImplementedError
+
+    @classmethod
+    def rescores(cls) -> bool:
+        """Whether the score is what `rescore` says."""
+        return cls.rescore is not Backbone.rescore
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Called before each epoch; all its randomness must come from `generator` (CPU)."""
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser, without gradient."""

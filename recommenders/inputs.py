@@ -1,13 +1,19 @@
 """What a backbone is given: training interactions and frozen features, as tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sgfd.featureset import FeatureSet
+from sgfd.jobs import JobError
 from sgfd.recommenders.item_sets import Indices, ItemSets
+
+FeatureScale = Literal["entry", "unit", "stored"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,14 @@ class Inputs:
     def device(self) -> torch.device:
         return self.users.device
 
+    def side_by_side(self) -> Tensor:
+        """All modalities' features next to each other, (I, sum of widths); 0 where lacking."""
+        return torch.cat(
+            [self.users.new_empty(self.n_items, 0).float()]
+            + [modality.values for modality in self.features.values()],
+            dim=1,
+        )
+
 
 def make_inputs(
     seen: ItemSets, features: dict[str, ModalityFeatures], device: torch.device
@@ -67,8 +81,17 @@ def make_inputs(
     )
 
 
-def aligned_features(features: FeatureSet, rows: Indices) -> dict[str, ModalityFeatures]:
-    """The features of a set in the order of a dataset's items.
+def aligned_features(
+    features: FeatureSet,
+    rows: Indices,
+    scale: FeatureScale = "entry",
+    modalities: Sequence[str] | None = None,
+) -> dict[str, ModalityFeatures]:
+    """The features of a set in the order of a dataset's items, on one stated scale.
+
+    Unit vectors, standardised columns and raw activations differ in size by orders of magnitude,
+    and a backbone's weights and penalties feel it. So that no comparison is decided by that, every
+    modality is multiplied by one number that makes its mean squared entry 1.
 
     A backbone reads every row in every epoch, so the distilled rows (small by design) are
     held in memory; generic features never get here.
@@ -76,13 +99,35 @@ def aligned_features(features: FeatureSet, rows: Indices) -> dict[str, ModalityF
     Args:
         features: an opened feature set.
         rows: int64 (I,), the set's row of each item, -1 where it has none.
+        scale: `entry` (as above), `unit` (every row to norm 1), `stored` (as they are).
+        modalities: those to use; all of the set's where None.
+
+    Raises:
+        JobError: the set has no such modality.
     """
     known = rows >= 0
     aligned = {}
-    for name, stored in features.modalities.items():
+    for name in features.modalities if modalities is None else modalities:
+        if name not in features.modalities:
+            raise JobError(
+                f"modality {name!r}",
+                f"is not in {features.path}",
+                f"choose {' or '.join(features.modalities)}",
+            )
+        stored = features.modalities[name]
         values = np.zeros((len(rows), stored.shape[1]), dtype=np.float32)
         values[known] = stored[rows[known]]
         present = known & ~np.isnan(values[:, 0])
         values[~present] = 0
+        _rescale(values, present, scale)
         aligned[name] = ModalityFeatures(torch.from_numpy(values), torch.from_numpy(present))
     return aligned
+
+
+def _rescale(values: NDArray[np.float32], present: NDArray[np.bool_], scale: FeatureScale) -> None:
+    """Bring the rows that are there to a scale, in place."""
+    squares = np.einsum("id,id->i", values, values, dtype=np.float64)
+    if scale == "unit":
+        values /= np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))[:, None]
+    elif scale == "entry" and squares.sum() > 0:
+        values *= np.sqrt(present.sum() * values.shape[1] / squares.sum())

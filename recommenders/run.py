@@ -5,15 +5,15 @@ import json
 import logging
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 
-from sgfd.dataset import Dataset, ItemCatalog
+from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet
 from sgfd.jobs import (
     JobError,
@@ -27,10 +27,17 @@ from sgfd.jobs import (
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.evaluation import judge
-from sgfd.recommenders.evaluation.topk import Scores
-from sgfd.recommenders.inputs import aligned_features, make_inputs
+from sgfd.recommenders.inputs import FeatureScale, aligned_features, make_inputs
 from sgfd.recommenders.protocols import Protocol, SplitSets, split_interactions
-from sgfd.recommenders.run_folder import RUN_FORMAT, Run, load_run, write_record, write_run
+from sgfd.recommenders.ranking import rank_by_model, vectors_of
+from sgfd.recommenders.run_folder import (
+    RUN_FORMAT,
+    Names,
+    Run,
+    load_run,
+    write_record,
+    write_run,
+)
 from sgfd.recommenders.training import TrainingState, fit
 
 logger = logging.getLogger("sgfd")
@@ -48,6 +55,8 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     min_coverage: float = 0.95,
+    feature_scale: FeatureScale = "entry",
+    modalities: Sequence[str] | None = None,
     runs_root: Path = Path("runs"),
     name: str | None = None,
     overwrite: bool = False,
@@ -59,6 +68,8 @@ def train(
         protocol: `honest` (model chosen on valid) or `paper` (chosen on test, to compare only).
         seed: of the weights, the batches and the dropout. split_seed: of the valid part.
         min_coverage: least share of the dataset's items that the feature set must know.
+        feature_scale: `entry` (mean square of a modality's entries is 1), `unit` or `stored`.
+        modalities: those of the feature set to use; all where None.
         name: of the run folder under `runs_root`; made from the inputs where None.
         overwrite: replace a finished run of the same given name.
 
@@ -68,8 +79,12 @@ def train(
     """
     kind = find_backbone(backbone)
     settings = settings or kind.Settings()
-    if protocol not in get_args(Protocol):
-        raise JobError(f"protocol {protocol!r}", "is unknown", "choose honest or paper")
+    for option, value, known in (
+        ("protocol", protocol, get_args(Protocol)),
+        ("feature_scale", feature_scale, get_args(FeatureScale)),
+    ):
+        if value not in known:
+            raise JobError(f"{option} {value!r}", "is unknown", f"choose {' or '.join(known)}")
     interactions = dataset.interactions
     if interactions is None:
         raise JobError(
@@ -81,17 +96,23 @@ def train(
     if features is not None and not kind.uses_features:
         logger.warning("%s takes no features: they are left out", backbone)
         features = None
+    if features is None and kind.needs_features:
+        raise JobError(
+            f"backbone {backbone}", "scores by features alone", "give a feature set: --features"
+        )
     if protocol == "paper":
         logger.warning("protocol paper chooses the model on TEST: its figures are for comparison")
     split = split_interactions(interactions, protocol, split_seed)
     aligned, used = {}, None
     if features is not None:
         alignment = features.align(interactions.items.ids, min_coverage)
-        aligned = aligned_features(features, alignment.rows)
+        aligned = aligned_features(features, alignment.rows, feature_scale, modalities)
         used = {
             "name": features.manifest.name,
             "manifest_sha256": features.manifest_sha256,
             "coverage": alignment.coverage,
+            "modalities": list(aligned),
+            "scale": feature_scale,
         }
     record: dict[str, Any] = {
         "format": RUN_FORMAT,
@@ -118,11 +139,12 @@ def train(
         record["metrics"] = write_run(
             work.result,
             record,
-            embeddings_of(model),
+            vectors_of(model),
             model.state_dict(),
             state.history,
             split,
-            (interactions.users.ids, interactions.items.ids, _titles(dataset)),
+            aligned,
+            _names(dataset),
         )
         record["epochs"] = state.epoch
         record["best_epoch"] = state.best_epoch
@@ -133,27 +155,21 @@ def train(
         return load_run(work.publish())
 
 
-def embeddings_of(model: Backbone) -> tuple[Scores, Scores]:
-    """User and item vectors of a backbone as float32 arrays on the host."""
-    model.eval()
-    with torch.inference_mode():
-        users, items = model.embeddings()
-    return users.float().cpu().numpy(), items.float().cpu().numpy()
-
-
 def _recall(model: Backbone, split: SplitSets) -> float:
     """Recall@20 on the part that the protocol chooses the model on."""
-    users, items = embeddings_of(model)
     held_out, seen = split.held_out(split.chosen_on), split.seen_before(split.chosen_on)
-    return judge(users, items, model.similarity, seen, held_out, cutoffs=(20,)).metrics["recall@20"]
+    return judge(rank_by_model(model), seen, held_out, cutoffs=(20,)).metrics["recall@20"]
 
 
-def _titles(dataset: Dataset) -> Any:
-    catalog: ItemCatalog | None = dataset.catalog
+def _names(dataset: Dataset) -> Names:
+    interactions, catalog = dataset.interactions, dataset.catalog
+    assert interactions is not None
+    titles = labels = np.full(interactions.n_items, None, dtype=object)
     if catalog is not None and catalog.titles is not None:
-        return catalog.titles
-    assert dataset.interactions is not None
-    return np.full(dataset.interactions.n_items, None, dtype=object)
+        titles = catalog.titles
+    if catalog is not None and catalog.labels is not None:
+        labels = np.array([*catalog.label_names, None], dtype=object)[catalog.labels]
+    return Names(interactions.users.ids, interactions.items.ids, titles, labels)
 
 
 def _target(runs_root: Path, name: str | None, record: dict[str, Any]) -> Path:

@@ -7,13 +7,15 @@
     model.safetensors      the weights of the epoch that was chosen
     user_embeddings.npy    float32 (U, d)      item_embeddings.npy   float32 (I, d)
     interactions.parquet   user_index, item_index, part (train, valid, test)
-    users.parquet          user_id             items.parquet         item_id, title
+    users.parquet          user_id             items.parquet         item_id, title, label
+    features.safetensors   the aligned features, where there were any: NAME.values, NAME.present
 
 Unlike a feature set, a run holds user ids and interactions: it is not for sharing.
 """
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,19 +23,39 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sgfd.featureset import write_file
 from sgfd.jobs import JobError
-from sgfd.recommenders.evaluation import CUTOFFS, Judgement, Similarity, judge, top_k
-from sgfd.recommenders.evaluation.topk import Scores
+from sgfd.recommenders.backbone import Backbone
+from sgfd.recommenders.backbones import find_backbone
+from sgfd.recommenders.evaluation import CUTOFFS, Judgement, Rank, Scores, Similarity, judge
+from sgfd.recommenders.inputs import ModalityFeatures, make_inputs
 from sgfd.recommenders.item_sets import Indices, ItemSets
 from sgfd.recommenders.protocols import SplitSets
+from sgfd.recommenders.ranking import rank_by_model, rank_by_vectors
 
 RUN_FORMAT = 1
 PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Names:
+    """How users and items are called outside.
+
+    Attributes:
+        users: object (U,) of ids. items: object (I,) of ids.
+        titles, labels: object (I,) of str, None where an item has none.
+    """
+
+    users: NDArray[np.object_]
+    items: NDArray[np.object_]
+    titles: NDArray[np.object_]
+    labels: NDArray[np.object_]
 
 
 @dataclass(frozen=True)
@@ -45,9 +67,7 @@ class Run:
     user_embeddings: Scores
     item_embeddings: Scores
     split: SplitSets
-    user_ids: NDArray[np.object_]
-    item_ids: NDArray[np.object_]
-    titles: NDArray[np.object_]
+    names: Names
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -58,15 +78,36 @@ class Run:
     def similarity(self) -> Similarity:
         return "l2" if self.record["similarity"] == "l2" else "inner_product"
 
+    @cached_property
+    def model(self) -> Backbone:
+        """The backbone as it was trained, rebuilt from the folder on the CPU."""
+        kind = find_backbone(self.record["backbone"])
+        inputs = make_inputs(self.split.train, self.features, torch.device("cpu"))
+        model = kind(inputs, kind.Settings(**self.record["settings"]))
+        model.load_state_dict(_tensors(self.folder / "model.safetensors"))
+        return model.eval()
+
+    @cached_property
+    def features(self) -> dict[str, ModalityFeatures]:
+        """The frozen features that the backbone was given; empty where it had none."""
+        if self.record["features"] is None:
+            return {}
+        stored = _tensors(self.folder / "features.safetensors")
+        return {
+            name: ModalityFeatures(stored[f"{name}.values"], stored[f"{name}.present"])
+            for name in self.record["features"]["modalities"]
+        }
+
+    @cached_property
+    def rank(self) -> Rank:
+        """Lists by the backbone's score, from the folder alone."""
+        if find_backbone(self.record["backbone"]).rescores():
+            return rank_by_model(self.model)
+        return rank_by_vectors(self.user_embeddings, self.item_embeddings, self.similarity)
+
     def judge(self, part: Literal["valid", "test"]) -> Judgement:
-        """Measure the stored embeddings on a part of the stored interactions."""
-        return judge(
-            self.user_embeddings,
-            self.item_embeddings,
-            self.similarity,
-            self.split.seen_before(part),
-            self.split.held_out(part),
-        )
+        """Measure the run on a part of the stored interactions."""
+        return judge(self.rank, self.split.seen_before(part), self.split.held_out(part))
 
     def recommend(self, user_id: str, k: int = 10) -> list[dict[str, Any]]:
         """The k best items that a user has not in train or valid, best first.
@@ -74,22 +115,20 @@ class Run:
         Raises:
             JobError: the run knows no such user.
         """
-        found = np.flatnonzero(self.user_ids == user_id)
+        found = np.flatnonzero(self.names.users == user_id)
         if not len(found):
             raise JobError(
                 f"user {user_id!r}",
-                f"is not among the {len(self.user_ids)} users of {self.folder}",
-                f"give an id such as {self.user_ids[0]!r}",
+                f"is not among the {len(self.names.users)} users of {self.folder}",
+                f"give an id such as {self.names.users[0]!r}",
             )
         seen = self.split.seen_before("test").take(found)
-        lists, scores = top_k(
-            self.user_embeddings[found], self.item_embeddings, k, seen, self.similarity
-        )
+        lists, scores = self.rank(found, k, seen)
         return [
             {
                 "rank": rank,
-                "item_id": str(self.item_ids[item]),
-                "title": self.titles[item],
+                "item_id": str(self.names.items[item]),
+                "title": self.names.titles[item],
                 "score": float(score),
             }
             for rank, (item, score) in enumerate(zip(lists[0], scores[0], strict=True), start=1)
@@ -104,13 +143,13 @@ def write_run(
     weights: dict[str, Tensor],
     history: list[dict[str, Any]],
     split: SplitSets,
-    ids: tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.object_]],
+    features: dict[str, ModalityFeatures],
+    names: Names,
 ) -> dict[str, dict[str, float]]:
     """Write all of a run's files into `folder` and return the metrics of valid and test.
 
     Args:
         record: what `run.json` says beside the metrics.
-        ids: user ids (U,), item ids (I,), titles (I,) or None in their place.
     """
     users, items = embeddings
     np.save(folder / "user_embeddings.npy", users)
@@ -120,13 +159,16 @@ def write_run(
         folder / "model.safetensors",
     )
     pd.DataFrame(history).to_parquet(folder / "history.parquet", index=False)
-    user_ids, item_ids, titles = ids
-    _write_interactions(folder, split, user_ids, item_ids, titles)
+    if features:
+        tensors = {f"{name}.values": f.values for name, f in features.items()}
+        tensors |= {f"{name}.present": f.present for name, f in features.items()}
+        save_file(tensors, folder / "features.safetensors")
+    _write_interactions(folder, split, names)
 
     # Judged as any later reader will: from the files alone.
     draft = _open(folder, record)
     judgements = {part: draft.judge(part) for part in ("valid", "test")}
-    _write_per_user(folder, judgements, user_ids)
+    _write_per_user(folder, judgements, names.users)
     _write_topk(folder, draft)
     return {part: judgement.metrics for part, judgement in judgements.items()}
 
@@ -181,21 +223,37 @@ def _open(folder: Path, record: dict[str, Any]) -> Run:
         user_embeddings=users,
         item_embeddings=items,
         split=SplitSets(sets("train"), sets("valid"), sets("test"), chosen_on),
-        user_ids=user_ids,
-        item_ids=catalogue["item_id"].to_numpy(dtype=object),
-        titles=catalogue["title"].astype(object).where(catalogue["title"].notna(), None).to_numpy(),
+        names=Names(
+            user_ids,
+            catalogue["item_id"].to_numpy(dtype=object),
+            _texts(catalogue["title"]),
+            _texts(catalogue["label"]),
+        ),
     )
 
 
-def _write_interactions(
-    folder: Path,
-    split: SplitSets,
-    user_ids: NDArray[np.object_],
-    item_ids: NDArray[np.object_],
-    titles: NDArray[np.object_],
-) -> None:
-    pq.write_table(pa.table({"user_id": pa.array(user_ids, pa.string())}), folder / "users.parquet")
-    items = {"item_id": pa.array(item_ids, pa.string()), "title": pa.array(titles, pa.string())}
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise JobError(path, f"can't be read ({reason})", "train the run again") from None
+
+
+def _texts(column: "pd.Series[str]") -> NDArray[np.object_]:
+    """Strings, None where there is none."""
+    texts: NDArray[np.object_] = column.astype(object).where(column.notna(), None).to_numpy()
+    return texts
+
+
+def _write_interactions(folder: Path, split: SplitSets, names: Names) -> None:
+    users = {"user_id": pa.array(names.users, pa.string())}
+    pq.write_table(pa.table(users), folder / "users.parquet")
+    items = {
+        "item_id": pa.array(names.items, pa.string()),
+        "title": pa.array(names.titles, pa.string()),
+        "label": pa.array(names.labels, pa.string()),
+    }
     pq.write_table(pa.table(items), folder / "items.parquet")
     keys = [sets.keys for sets in split.parts().values()]
     user, item = np.divmod(np.concatenate(keys), split.train.n_items)
@@ -220,17 +278,12 @@ def _write_per_user(
 
 def _write_topk(folder: Path, run: Run) -> None:
     """One row a user: the ids and scores of the best items, ready to be served."""
-    lists, scores = top_k(
-        run.user_embeddings,
-        run.item_embeddings,
-        max(CUTOFFS),
-        run.split.seen_before("test"),
-        run.similarity,
-    )
+    everybody = np.arange(len(run.names.users))
+    lists, scores = run.rank(everybody, max(CUTOFFS), run.split.seen_before("test"))
     filled = lists >= 0
     offsets = pa.array(np.concatenate([[0], np.cumsum(filled.sum(axis=1))]), pa.int32())
     columns = {
-        "user_id": pa.array(run.user_ids, pa.string()),
+        "user_id": pa.array(run.names.users, pa.string()),
         "item_id": pa.ListArray.from_arrays(offsets, pa.array(_ids(run, lists[filled]))),
         "item_index": pa.ListArray.from_arrays(offsets, pa.array(lists[filled])),
         "score": pa.ListArray.from_arrays(offsets, pa.array(scores[filled])),
@@ -239,4 +292,4 @@ def _write_topk(folder: Path, run: Run) -> None:
 
 
 def _ids(run: Run, items: Indices) -> pa.Array:
-    return pa.array(run.item_ids, pa.string()).take(pa.array(items))
+    return pa.array(run.names.items, pa.string()).take(pa.array(items))

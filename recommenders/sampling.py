@@ -12,8 +12,8 @@ from sgfd.recommenders.inputs import Inputs
 class EpochBatches:
     """All batches of one epoch, fixed by (seed, epoch), so that training resumes at any of them.
 
-    Negatives are uniform over the items that the user has no training interaction with; those
-    of the whole epoch are drawn at once.
+    The `negatives` of each interaction are uniform over the items that the user has no training
+    interaction with; those of the whole epoch are drawn at once.
     """
 
     def __init__(
@@ -22,10 +22,9 @@ class EpochBatches:
         generator = np.random.default_rng([seed, epoch])
         order = torch.from_numpy(generator.permutation(len(inputs.users))).to(inputs.device)
         self._users, self._items = inputs.users[order], inputs.items[order]
-        self._negatives = None
-        if negatives:
-            drawn = inputs.seen.sample_outside(self._users.cpu().numpy(), generator)
-            self._negatives = torch.from_numpy(drawn).to(inputs.device)
+        users = self._users.cpu().numpy().repeat(negatives)
+        drawn = inputs.seen.sample_outside(users, generator).reshape(len(order), negatives)
+        self._negatives = torch.from_numpy(drawn).to(inputs.device)
         self._batch_size = batch_size
 
     def __len__(self) -> int:
@@ -35,5 +34,4 @@ class EpochBatches:
         """The batches from number `first` on."""
         for step in range(first, len(self)):
             part = slice(step * self._batch_size, (step + 1) * self._batch_size)
-            negatives = None if self._negatives is None else self._negatives[part]
-            yield Batch(self._users[part], self._items[part], negatives)
+            yield Batch(self._users[part], self._items[part], self._negatives[part])

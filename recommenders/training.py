@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,12 +76,15 @@ def fit(
             batches = EpochBatches(
                 inputs, settings.batch_size, backbone.negatives, seed, state.epoch
             )
+            backbone.begin_epoch(_epoch_generator(seed, state.epoch))
             for batch in batches.start_at(state.step):
                 parts = backbone.loss(batch)
                 values = torch.stack(list(parts.values()))
                 optimizer.zero_grad()
                 values.sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+                with torch.no_grad():
+                    backbone.after_step()
                 state.step += 1
                 for name, value in zip(parts, values.tolist(), strict=True):
                     state.sums[name] = state.sums.get(name, 0.0) + value
@@ -104,6 +108,12 @@ def fit(
 
 def _copy(backbone: Backbone) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+
+
+def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """The same for each epoch of a seed, however often training was resumed."""
+    (state,) = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def _refuse_divergence(

@@ -1,27 +1,70 @@
-"""The backbones by name. A new one is one file here and one line in the table below."""
+"""The backbones by name. A new one is one file here and one line in the table below.
+
+Other packages add theirs by an entry point of the group `sgfd.backbones`:
+
+    [project.entry-points."sgfd.backbones"]
+    mine = "my_package.mine:Mine"
+"""
 
 import difflib
+from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
 
 from sgfd.jobs import JobError
 from sgfd.recommenders.backbone import Backbone
 
+GROUP = "sgfd.backbones"
+
 BACKBONES = {
     "bm3": "sgfd.recommenders.backbones.bm3:BM3",
     "bpr": "sgfd.recommenders.backbones.bpr:BPR",
+    "lightgcn": "sgfd.recommenders.backbones.lightgcn:LightGCN",
     "popular": "sgfd.recommenders.backbones.popular:MostPopular",
 }
+
+
+@cache
+def backbone_places() -> dict[str, str]:
+    """`module:class` of every backbone by name: ours, and those that other packages add."""
+    added = {point.name: point.value for point in entry_points(group=GROUP)}
+    return dict(sorted((added | BACKBONES).items()))
 
 
 def find_backbone(name: str) -> type[Backbone]:
     """The class of the backbone called `name`.
 
     Raises:
-        JobError: there is none of that name; the nearest names are in the message.
+        JobError: there is none of that name (the nearest names are in the message), or the
+            package that brings it can't be imported.
     """
-    if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, cutoff=0.4) or sorted(BACKBONES)
-        raise JobError(f"backbone {name!r}", "is unknown", f"choose {' or '.join(near)}")
-    module, _, attribute = BACKBONES[name].partition(":")
-    backbone: type[Backbone] = getattr(import_module(module), attribute)
+    place = _nearest(name, backbone_places(), "backbone")
+    module, _, attribute = place.partition(":")
+    try:
+        backbone = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise JobError(
+            f"backbone {name}", f"can't be imported from {place} ({error})", "mend its package"
+        ) from None
+    if not (isinstance(backbone, type) and issubclass(backbone, Backbone)):
+        raise JobError(f"backbone {name}", f"{place} is no Backbone", "subclass sgfd's Backbone")
     return backbone
+
+
+def find_preset(kind: type[Backbone], name: str) -> dict[str, Any]:
+    """The authors' settings of a backbone for one of their data sets.
+
+    Raises:
+        JobError: it has none of that name.
+    """
+    preset: dict[str, Any] = _nearest(name, kind.PRESETS, f"preset of {kind.__name__}")
+    return preset
+
+
+def _nearest(name: str, known: dict[str, Any], what: str) -> Any:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, cutoff=0.4) or sorted(known)
+        choice = f"choose {' or '.join(near)}" if near else "it has none: leave it out"
+        raise JobError(f"{what} {name!r}", "is unknown", choice)
+    return known[name]

@@ -40,7 +40,7 @@ class BPR(Backbone):
 
     Settings: ClassVar[type[BackboneSettings]] = BPRSettings
     uses_features: ClassVar[bool] = False
-    negatives: ClassVar[int] = 1
+    negatives = 1
 
     def __init__(self, inputs: Inputs, settings: BPRSettings) -> None:
         super().__init__(inputs, settings)
@@ -54,10 +54,9 @@ class BPR(Backbone):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """-ln sigmoid(x_ui - x_uj) and the L2 penalty, means over the batch."""
-        assert batch.negatives is not None
-        user = self.users(batch.users)
-        liked, other = self.items(batch.items), self.items(batch.negatives)
-        liked_bias, other_bias = self.bias(batch.items), self.bias(batch.negatives)
+        user, negatives = self.users(batch.users), batch.negatives[:, 0]
+        liked, other = self.items(batch.items), self.items(negatives)
+        liked_bias, other_bias = self.bias(batch.items), self.bias(negatives)
         margin = (user * (liked - other)).sum(dim=1) + (liked_bias - other_bias).squeeze(1)
         squares = sum(x.square().sum() for x in (user, liked, other, liked_bias, other_bias)) / len(
             user

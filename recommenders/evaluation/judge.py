@@ -1,12 +1,16 @@
-"""Judging embeddings on held-out interactions: search, metrics, per user and on average."""
+"""Judging a ranking on held-out interactions: lists, metrics, per user and on average."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from sgfd.recommenders.evaluation.metrics import CUTOFFS, Values, average, per_user_metrics
-from sgfd.recommenders.evaluation.topk import Scores, Similarity, top_k
+from sgfd.recommenders.evaluation.topk import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
+
+# The k best items of some users (b,) that are not among what they have seen: items (b, k), scores.
+Rank = Callable[[Indices, int, ItemSets], tuple[Indices, Scores]]
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,12 @@ class Judgement:
 
 
 def judge(
-    users: Scores,
-    items: Scores,
-    similarity: Similarity,
-    seen: ItemSets,
-    held_out: ItemSets,
-    cutoffs: tuple[int, ...] = CUTOFFS,
+    rank: Rank, seen: ItemSets, held_out: ItemSets, cutoffs: tuple[int, ...] = CUTOFFS
 ) -> Judgement:
     """Rank all unseen items for each user with held-out items and measure the lists."""
     judged = np.flatnonzero(held_out.sizes)
     if not len(judged):
         return Judgement(judged, {}, {})
-    lists, _ = top_k(users[judged], items, max(cutoffs), seen.take(judged), similarity)
+    lists, _ = rank(judged, max(cutoffs), seen.take(judged))
     per_user = per_user_metrics(lists, held_out.take(judged), cutoffs)
-    return Judgement(judged, average(lists, per_user, len(items), cutoffs), per_user)
+    return Judgement(judged, average(lists, per_user, held_out.n_items, cutoffs), per_user)

@@ -1,10 +1,13 @@
-"""Exact top-K by FAISS, with seen items left out and ties in the order of the items."""
+"""Exact top-K, with seen items left out and ties in the order of the items."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import faiss
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sgfd.jobs import JobError
 from sgfd.recommenders.item_sets import Indices, ItemSets
@@ -12,7 +15,11 @@ from sgfd.recommenders.item_sets import Indices, ItemSets
 Similarity = Literal["inner_product", "l2"]
 Scores = NDArray[np.float32]
 
+# The best items of some users' rows to a depth: items (b, depth) and scores, best first.
+Search = Callable[[Indices, int], tuple[Indices, Scores]]
+
 _BLOCK = 4096  # users a search; FAISS's own block of queries
+_SCORE_CELLS = 4_000_000  # of a block's table of scores
 
 # Lists this long are kept in FAISS's reservoirs, not heaps (by default from 100 on): faster here.
 faiss.cvar.distance_compute_min_k_reservoir = 20
@@ -25,11 +32,7 @@ def top_k(
     seen: ItemSets,
     similarity: Similarity = "inner_product",
 ) -> tuple[Indices, Scores]:
-    """The k best unseen items of every user, best first, ties by item index.
-
-    Seen items are not scored down but left out: a user with s seen items is searched s deeper
-    and they are struck from the list. Users are searched in the order of s, so that
-    a block is no deeper than it must be.
+    """The k best unseen items of every user by FAISS, best first, ties by item index.
 
     Args:
         users: float32 (U, d).
@@ -53,14 +56,37 @@ def top_k(
                 "lower the learning rate and train again",
             )
     index = _index(items, similarity)
-    best = np.full((len(users), k), -1, dtype=np.int64)
-    scores = np.full((len(users), k), -np.inf, dtype=np.float32)
-    order = np.argsort(seen.sizes, kind="stable")
-    for block in _blocks(order, seen.sizes, k):
-        best[block], scores[block] = _search(
-            index, np.ascontiguousarray(users[block], dtype=np.float32), k, seen.take(block)
-        )
-    return best, scores
+
+    def search(rows: Indices, depth: int) -> tuple[Indices, Scores]:
+        scores, found = index.search(np.ascontiguousarray(users[rows], dtype=np.float32), depth)
+        return found, -scores if similarity == "l2" else scores
+
+    return _top_unseen(search, len(items), k, seen, _BLOCK)
+
+
+def top_k_by_score(
+    score: Callable[[Indices], Tensor], n_items: int, k: int, seen: ItemSets
+) -> tuple[Indices, Scores]:
+    """The k best unseen items of every user by any score, best first, ties by item index.
+
+    Args:
+        score: gives the scores (b, I) of some users' rows (b,) with all items; it is called for
+            few users at a time, so that no matrix of all users by all items ever exists.
+        k, seen, and what is returned: as for `top_k`.
+
+    Raises:
+        JobError: a score is not finite.
+    """
+
+    def search(rows: Indices, depth: int) -> tuple[Indices, Scores]:
+        scores = score(rows)
+        if not torch.isfinite(scores).all():
+            raise JobError("scores", "are not finite", "lower the learning rate and train again")
+        best, found = torch.topk(scores.float(), depth, dim=1)
+        return found.cpu().numpy(), best.cpu().numpy()
+
+    block = max(1, min(_BLOCK, _SCORE_CELLS // max(1, n_items)))
+    return _top_unseen(search, n_items, k, seen, block)
 
 
 def _index(items: Scores, similarity: Similarity) -> "faiss.Index":
@@ -70,50 +96,57 @@ def _index(items: Scores, similarity: Similarity) -> "faiss.Index":
     return index
 
 
-def _blocks(order: Indices, sizes: Indices, k: int) -> list[Indices]:
+def _top_unseen(
+    search: Search, n_items: int, k: int, seen: ItemSets, most: int
+) -> tuple[Indices, Scores]:
+    """Top-k of all users, searched in blocks of at most `most` of them.
+
+    Seen items are not scored down but left out: a user with s seen items is searched s deeper
+    and they are struck from the list. Users are searched in the order of s, so that
+    a block is no deeper than it must be.
+    """
+    best = np.full((seen.n_users, k), -1, dtype=np.int64)
+    scores = np.full((seen.n_users, k), -np.inf, dtype=np.float32)
+    order = np.argsort(seen.sizes, kind="stable")
+    for block in _blocks(order, seen.sizes, k, most):
+        best[block], scores[block] = _search_block(search, n_items, block, k, seen.take(block))
+    return best, scores
+
+
+def _blocks(order: Indices, sizes: Indices, k: int, most: int) -> list[Indices]:
     """Cut the users into blocks whose deepest search is at most a fifth deeper than its least."""
     blocks, start = [], 0
     depth = sizes[order] + k
     while start < len(order):
         end = int(np.searchsorted(depth, depth[start] * 1.2, side="right"))
-        end = min(max(end, start + 1), start + _BLOCK)
+        end = min(max(end, start + 1), start + most)
         blocks.append(order[start:end])
         start = end
     return blocks
 
 
-def _search(index: "faiss.Index", users: Scores, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
+def _search_block(
+    search: Search, n_items: int, users: Indices, k: int, seen: ItemSets
+) -> tuple[Indices, Scores]:
     """Top-k of one block of users, all of them searched to the same depth."""
     # One more than needed shows whether the list was cut among equal scores.
-    depth = min(index.ntotal, k + int(seen.sizes.max(initial=0)) + 1)
-    items, scores = _ranked(index, users, depth)
+    depth = min(n_items, k + int(seen.sizes.max(initial=0)) + 1)
+    items, scores = _ordered(*search(users, depth))
     best, best_scores = _first_unseen(items, scores, k, seen)
-    if depth < index.ntotal:
+    if depth < n_items:
         cut = np.flatnonzero(best_scores[:, -1] <= scores[:, -1])
-        if len(cut):  # items left out by FAISS tie with the last one kept: look at all of them
-            best[cut], best_scores[cut] = _search_all(index, users[cut], k, seen.take(cut))
+        if len(cut):  # items left out of the list tie with the last one kept: look at all of them
+            rows = max(1, _SCORE_CELLS // n_items)  # bounds the ranked table
+            for start in range(0, len(cut), rows):
+                part = cut[start : start + rows]
+                best[part], best_scores[part] = _first_unseen(
+                    *_ordered(*search(users[part], n_items)), k, seen.take(part)
+                )
     return best, best_scores
 
 
-def _search_all(
-    index: "faiss.Index", users: Scores, k: int, seen: ItemSets
-) -> tuple[Indices, Scores]:
-    """Top-k of users whose list was cut among ties, from the ranking of the whole catalogue."""
-    best = np.empty((len(users), k), dtype=np.int64)
-    best_scores = np.empty((len(users), k), dtype=np.float32)
-    rows = max(1, 4_000_000 // index.ntotal)  # bounds the ranked table
-    for start in range(0, len(users), rows):
-        part = np.arange(start, min(start + rows, len(users)))
-        items, scores = _ranked(index, users[part], index.ntotal)
-        best[part], best_scores[part] = _first_unseen(items, scores, k, seen.take(part))
-    return best, best_scores
-
-
-def _ranked(index: "faiss.Index", users: Scores, depth: int) -> tuple[Indices, Scores]:
-    """FAISS's `depth` nearest, larger scores first, equal scores by item index."""
-    scores, items = index.search(users, depth)
-    if index.metric_type == faiss.METRIC_L2:
-        scores = -scores
+def _ordered(items: Indices, scores: Scores) -> tuple[Indices, Scores]:
+    """Ranked lists whose equal scores stand in the order of the items."""
     tied = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))
     if len(tied):
         order = np.lexsort((items[tied], -scores[tied]), axis=1)

@@ -51,7 +51,7 @@ def dense_loss(model, inputs, graph, batch, settings):
 
 @pytest.fixture
 def batch(small_inputs):
-    return Batch(small_inputs.users[:20], small_inputs.items[:20])
+    return Batch(small_inputs.users[:20], small_inputs.items[:20], torch.empty(20, 0).long())
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])

@@ -21,7 +21,7 @@ def test_bpr_s_loss_and_gradients_are_those_of_the_formula(small_inputs):
         for vector in (p[u], q[i], q[j]):
             squares = squares + vector @ vector / 15
         squares = squares + (b[i] ** 2 + b[j] ** 2) / 15
-    got = model.loss(Batch(users, items, negatives))
+    got = model.loss(Batch(users, items, negatives[:, None]))
     torch.testing.assert_close(got["ranking"], ranking)
     torch.testing.assert_close(got["regularization"], 0.3 * squares)
     ours = torch.autograd.grad(sum(got.values()), list(model.parameters()))

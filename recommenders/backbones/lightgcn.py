@@ -1,0 +1,70 @@
+"""LightGCN: nothing but propagation on the user-item graph.
+
+He, Deng, Wang, Li, Zhang, Wang: LightGCN: Simplifying and Powering Graph Convolution Network for
+Recommendation, SIGIR 2020, arXiv 2002.02126. Equation numbers refer to that paper.
+"""
+
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from sgfd.recommenders.backbone import (
+    CHECKED,
+    Backbone,
+    BackboneSettings,
+    Batch,
+    Count,
+    NotNegative,
+)
+from sgfd.recommenders.graph import BipartiteGraph
+from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.losses import ranking_loss, squared_norm
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LightGCNSettings(BackboneSettings):
+    """Settings of LightGCN; defaults of the paper's section 4.1.2."""
+
+    embedding_dim: Count = 64
+    """Width of user and item vectors."""
+    layers: Count = 3
+    """Rounds of propagation (1 to 4 in the paper)."""
+    regularization: NotNegative = 1e-4
+    """Weight of the squared round-0 vectors of the batch (lambda of eq. 15)."""
+
+
+class LightGCN(Backbone):
+    """score(u, i) = e_u . e_i, e the mean of rounds 0..K of D^-1/2 A D^-1/2 (eq. 3 to 5).
+
+    The paper's model has no features: they are left out.
+    """
+
+    Settings: ClassVar[type[BackboneSettings]] = LightGCNSettings
+    uses_features: ClassVar[bool] = False
+    negatives = 1
+
+    def __init__(self, inputs: Inputs, settings: LightGCNSettings) -> None:
+        super().__init__(inputs, settings)
+        self.settings = settings
+        self.graph = BipartiteGraph(inputs)
+        self.users = nn.Embedding(inputs.n_users, settings.embedding_dim)
+        self.items = nn.Embedding(inputs.n_items, settings.embedding_dim)
+        nn.init.normal_(self.users.weight, std=0.1)
+        nn.init.normal_(self.items.weight, std=0.1)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """BPR on the propagated vectors, L2 on those of round 0 (eq. 15)."""
+        users, items = self.embeddings()
+        user = users[batch.users].unsqueeze(1)  # (B, 1, d)
+        liked = (user[:, 0] * items[batch.items]).sum(dim=1)
+        others = (user * items[batch.negatives]).sum(dim=2)
+        ego = self.users(batch.users), self.items(batch.items), self.items(batch.negatives)
+        return {
+            "ranking": ranking_loss(liked, others),
+            "regularization": self.settings.regularization * squared_norm(*ego),
+        }
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Propagated vectors of users (U, d) and items (I, d)."""
+        return self.graph.mean_of_rounds(self.users.weight, self.items.weight, self.settings.layers)
