@@ -23,8 +23,9 @@ class BipartiteGraph:
         user_degree = torch.bincount(users, minlength=inputs.n_users)
         item_degree = torch.bincount(items, minlength=inputs.n_items)
         weight = (user_degree[users] * item_degree[items]).float().rsqrt()
-        self._to_users = _Bags(users, items, weight, inputs.n_users)
-        self._to_items = _Bags(items, users, weight, inputs.n_items)
+        self._to_users = Bags(users, items, weight, inputs.n_users)
+        self._to_items = Bags(items, users, weight, inputs.n_items)
+        self.device = inputs.device
 
     def mean_of_rounds(self, users: Tensor, items: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
         """(x + A x + ... + A^rounds x) / (rounds + 1) for x = users (U, d) above items (I, d)."""
@@ -37,8 +38,22 @@ class BipartiteGraph:
         """A x, outside autograd: users (U, d) from their items, items (I, d) from their users."""
         return self._to_users @ items, self._to_items @ users
 
+    def users_from(self, items: Tensor) -> Tensor:
+        """The users' part of A x, (U, d) from items (I, d), differentiable."""
+        return bag_product(items, self._to_users, self._to_items)
 
-class _Bags:
+    def items_from(self, users: Tensor) -> Tensor:
+        """The items' part of A x, (I, d) from users (U, d), differentiable."""
+        return bag_product(users, self._to_items, self._to_users)
+
+
+def bag_product(x: Tensor, bags: "Bags", transposed: "Bags") -> Tensor:
+    """The matrix of `bags` times x, differentiable in x by the transposed matrix."""
+    product: Tensor = _BagProduct.apply(x, bags, transposed)  # type: ignore[no-untyped-call]
+    return product
+
+
+class Bags:
     """Edges grouped by target: where each target's sources start, the sources, the weights."""
 
     def __init__(self, targets: Tensor, sources: Tensor, weight: Tensor, n_targets: int) -> None:
@@ -52,6 +67,19 @@ class _Bags:
         return functional.embedding_bag(
             self.sources, values, self.offsets, mode="sum", per_sample_weights=self.weight
         )
+
+
+class _BagProduct(torch.autograd.Function):
+    """The gradient of M x is M' times that of the product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bags: Bags, transposed: Bags) -> Tensor:
+        ctx.transposed = transposed
+        return bags @ x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.transposed @ gradients[0].contiguous(), None, None
 
 
 class _MeanOfRounds(torch.autograd.Function):

@@ -1,5 +1,7 @@
 """From a backbone, or the vectors that it left, to ranked lists."""
 
+from itertools import chain
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ def rank_by_model(model: Backbone) -> Rank:
     if not model.rescores():
         return rank_by_vectors(*vectors_of(model), model.similarity)
     model.eval()
-    device = next(model.parameters()).device
+    device = next(chain(model.parameters(), model.buffers())).device
 
     def rank(users: Indices, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
         everything = torch.arange(seen.n_items, device=device)

@@ -20,8 +20,13 @@ GROUP = "sgfd.backbones"
 BACKBONES = {
     "bm3": "sgfd.recommenders.backbones.bm3:BM3",
     "bpr": "sgfd.recommenders.backbones.bpr:BPR",
+    "content": "sgfd.recommenders.backbones.content:ContentNeighbours",
+    "freedom": "sgfd.recommenders.backbones.freedom:FREEDOM",
+    "graphfilter": "sgfd.recommenders.backbones.graphfilter:GraphFilter",
     "lightgcn": "sgfd.recommenders.backbones.lightgcn:LightGCN",
+    "mgcn": "sgfd.recommenders.backbones.mgcn:MGCN",
     "popular": "sgfd.recommenders.backbones.popular:MostPopular",
+    "vbpr": "sgfd.recommenders.backbones.vbpr:VBPR",
 }
 
 

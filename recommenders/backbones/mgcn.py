@@ -1,0 +1,142 @@
+"""MGCN: features purified by behaviour, fused by what the user's behaviour prefers.
+
+Yu, Tan, Lu, Bao: Multi-View Graph Convolutional Network for Multimedia Recommendation, MM 2023,
+arXiv 2308.03588. Equation numbers refer to that paper.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgfd.recommenders.backbone import (
+    CHECKED,
+    Backbone,
+    BackboneSettings,
+    Batch,
+    Count,
+    NotNegative,
+    Positive,
+)
+from sgfd.recommenders.graph import BipartiteGraph
+from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.neighbours import mean_of_nearest
+
+
+@dataclass(frozen=True, config=CHECKED)
+class MGCNSettings(BackboneSettings):
+    """Settings of MGCN; defaults of the paper's section 5.1.4."""
+
+    embedding_dim: Count = 64
+    """Width of user and item vectors."""
+    layers: Count = 2
+    """Rounds of propagation on the user-item graph."""
+    neighbours: Count = 10
+    """Nearest items by feature that each item is joined to."""
+    contrast_weight: NotNegative = 1e-2
+    """Weight of the contrast of behaviour and content (lambda_C of eq. 20)."""
+    temperature: Positive = 0.2
+    """Temperature of that contrast (tau of eq. 19)."""
+    regularization: NotNegative = 1e-4
+    """Weight of the squared embeddings of the batch (lambda_E of eq. 20)."""
+
+
+class MGCN(Backbone):
+    """score(u, i) = (e_u + c_u) . (e_i + c_i), e by behaviour and c by content.
+
+        purifier   p_im = x_i * sigmoid(V_m (W_m z_im)), x the item's embedding (eq. 1, 2)
+        behaviour  e = mean of rounds 0..layers of x on the user-item graph (eq. 3, 4)
+        content    c_im = mean of p_jm over the nearest j; users: their items' c, normalised
+                   as in the user-item graph (eq. 5, 6)
+        fuser      shared c_s = sum_m softmax_m(q . tanh(Q c_m)) c_m; what is special to m,
+                   c_m - c_s, counts by the preference sigmoid(P_m e):
+                   c = c_s + mean_m (c_m - c_s) * sigmoid(P_m e) (eq. 7 to 13)
+        loss       BPR + contrast_weight * InfoNCE(e, c) on users and on items + L2 (eq. 18 to 20)
+
+    An item that lacks a modality has c_m of its neighbours by none: 0. Without features what
+    remains is LightGCN with two rounds.
+    """
+
+    Settings: ClassVar[type[BackboneSettings]] = MGCNSettings
+    scores_new_items: ClassVar[bool] = True
+    negatives = 1
+
+    def __init__(self, inputs: Inputs, settings: MGCNSettings) -> None:
+        super().__init__(inputs, settings)
+        self.settings = settings
+        d = settings.embedding_dim
+        self.features = list(inputs.features.values())
+        self.graph = BipartiteGraph(inputs)
+        self.item_graphs = [mean_of_nearest(m, inputs, settings.neighbours) for m in self.features]
+        self.users = nn.Embedding(inputs.n_users, d)
+        self.items = nn.Embedding(inputs.n_items, d)
+        nn.init.xavier_uniform_(self.users.weight)
+        nn.init.xavier_uniform_(self.items.weight)
+        self.inward = nn.ModuleList(nn.Linear(m.dimension, d) for m in self.features)
+        self.gates = nn.ModuleList(nn.Linear(d, d) for _ in self.features)
+        self.preferences = nn.ModuleList(nn.Linear(d, d) for _ in self.features)
+        if self.features:
+            self.query = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, 1, bias=False))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """BPR, the contrast of the two views of the batch's users and items, L2 (eq. 18 to 20)."""
+        behaviour, content = self.views()
+        users, items = (b + c for b, c in zip(behaviour, content, strict=True))
+        user, negatives = users[batch.users], batch.negatives[:, 0]
+        liked = (user * items[batch.items]).sum(dim=1)
+        others = (user * items[negatives]).sum(dim=1)
+        ego = self.users(batch.users), self.items(batch.items), self.items(negatives)
+        parts = {
+            "ranking": ranking_loss(liked, others[:, None]),
+            "regularization": self.settings.regularization * squared_norm(*ego),
+        }
+        if self.features:
+            views = zip(behaviour, content, (batch.users, batch.items), strict=True)
+            two = [contrast(e[rows], c[rows], self.settings.temperature) for e, c, rows in views]
+            parts["contrast"] = self.settings.contrast_weight * (two[0] + two[1])
+        return parts
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """e + c of the users (U, d) and the items (I, d)."""
+        behaviour, content = self.views()
+        return behaviour[0] + content[0], behaviour[1] + content[1]
+
+    def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Behaviour e and content c, each of users (U, d) and items (I, d)."""
+        behaviour = self.graph.mean_of_rounds(
+            self.users.weight, self.items.weight, self.settings.layers
+        )
+        if not self.features:
+            return behaviour, (behaviour[0].new_zeros(()), behaviour[0].new_zeros(()))
+        items = [
+            graph @ purified
+            for graph, purified in zip(self.item_graphs, self._purified(), strict=True)
+        ]
+        users = [self.graph.users_from(part) for part in items]
+        return behaviour, (self._fuse(behaviour[0], users), self._fuse(behaviour[1], items))
+
+    def _purified(self) -> list[Tensor]:
+        """p_m of each modality (I, d); 0 where an item lacks it."""
+        return [
+            self.items.weight * torch.sigmoid(gate(inward(m.values))) * m.present[:, None]
+            for inward, gate, m in zip(self.inward, self.gates, self.features, strict=True)
+        ]
+
+    def _fuse(self, behaviour: Tensor, parts: list[Tensor]) -> Tensor:
+        weight = torch.stack([self.query(part) for part in parts]).softmax(dim=0)  # (M, n, 1)
+        shared = (weight * torch.stack(parts)).sum(dim=0)
+        special = [
+            (part - shared) * torch.sigmoid(preference(behaviour))
+            for part, preference in zip(parts, self.preferences, strict=True)
+        ]
+        return shared + torch.stack(special).mean(dim=0)
+
+
+def contrast(one: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of rows (B, d) that belong together, the other rows of the batch as negatives."""
+    one, other = functional.normalize(one, dim=1), functional.normalize(other, dim=1)
+    logits = one @ other.T / temperature
+    return functional.cross_entropy(logits, torch.arange(len(one), device=one.device))

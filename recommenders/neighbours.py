@@ -1,0 +1,63 @@
+"""Frozen item-item graphs: each item's nearest others by feature."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sgfd.recommenders.evaluation import top_k
+from sgfd.recommenders.graph import Bags, bag_product
+from sgfd.recommenders.inputs import Inputs, ModalityFeatures
+from sgfd.recommenders.item_sets import ItemSets
+
+
+class ItemGraph:
+    """A sparse item-item matrix S (I, I), multiplied with tables of items in either direction."""
+
+    def __init__(self, rows: Tensor, columns: Tensor, weight: Tensor, n_items: int) -> None:
+        self._forward = Bags(rows, columns, weight, n_items)
+        self._transposed = Bags(columns, rows, weight, n_items)
+
+    def __matmul__(self, items: Tensor) -> Tensor:
+        """S x for x (I, d), differentiable in x."""
+        return bag_product(items, self._forward, self._transposed)
+
+
+def nearest_edges(
+    modality: ModalityFeatures, inputs: Inputs, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each item's k nearest others by the cosine of one modality, exact.
+
+    Only items with training interactions are anybody's neighbours: the vectors of the others
+    never learn what they stand for. Items that lack the modality have no neighbours.
+
+    Returns:
+        Items (E,), their neighbours (E,) and the cosines (E,).
+    """
+    warm = torch.bincount(inputs.items, minlength=inputs.n_items) > 0
+    asking = torch.nonzero(modality.present).flatten().cpu().numpy()
+    answering = torch.nonzero(modality.present & warm).flatten().cpu().numpy()
+    unit = functional.normalize(modality.values, dim=1).cpu().numpy()
+    place = np.full(inputs.n_items, -1)
+    place[answering] = np.arange(len(answering))
+    itself = place[asking]
+    has_self = itself >= 0
+    own = ItemSets.from_pairs(
+        np.flatnonzero(has_self), itself[has_self], len(asking), max(len(answering), 1)
+    )
+    found = np.full((len(asking), k), -1)
+    cosines = np.zeros((len(asking), k), dtype=np.float32)
+    if len(answering):
+        found, cosines = top_k(unit[asking], unit[answering], k, own)
+    row, column = np.nonzero(found >= 0)
+    edges = asking[row], answering[found[row, column]], cosines[row, column]
+    items, neighbours, weight = (torch.from_numpy(np.asarray(part)) for part in edges)
+    device = inputs.device
+    return items.to(device), neighbours.to(device), weight.to(device)
+
+
+def mean_of_nearest(modality: ModalityFeatures, inputs: Inputs, k: int) -> ItemGraph:
+    """S x is the mean of x over each item's k nearest (FREEDOM, eq. 2 to 4: unweighted, 1/k)."""
+    items, neighbours, _ = nearest_edges(modality, inputs, k)
+    degree = torch.bincount(items, minlength=inputs.n_items).float()
+    return ItemGraph(items, neighbours, 1 / degree[items], inputs.n_items)
