@@ -9,7 +9,7 @@ import click
 from sgfd.commands.data import data
 from sgfd.commands.distill import distill
 from sgfd.commands.features import features
-from sgfd.commands.runs import evaluate, recommend, train
+from sgfd.commands.runs import evaluate, recommend, similar, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -18,7 +18,7 @@ def cli() -> None:
     """Distil an item catalogue once; train any recommender on the frozen features."""
 
 
-for command in (data, distill, features, train, evaluate, recommend):
+for command in (data, distill, features, train, evaluate, recommend, similar):
     cli.add_command(command)
 
 

@@ -23,8 +23,17 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 
 @click.command(cls=SettingsHelp)
 @click.option("--dataset", required=True, help="A data set: name, folder, or sample.")
-@click.option("--name", help="Name of the feature set [default: the data set's].")
-@click.option("--preset", help=f"The paper's weights and temperature: {PRESET_NAMES}.")
+@click.option(
+    "--method",
+    default="sgfd",
+    show_default=True,
+    help="sgfd, or what it is compared with: raw, standard, pca, random, label, autoencoder.",
+)
+@click.option(
+    "--name",
+    help="Name of the feature set [default: the data set's; DATASET-METHOD for other than sgfd].",
+)
+@click.option("--preset", help=f"Of sgfd: the paper's weights and temperature: {PRESET_NAMES}.")
 @set_option
 @seed_option
 @device_option
@@ -35,6 +44,7 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 @json_option
 def distill(
     dataset: str,
+    method: str,
     name: str | None,
     preset: str | None,
     overrides: tuple[str, ...],
@@ -47,16 +57,27 @@ def distill(
     as_json: bool,
 ) -> None:
     """Stage one: turn a catalogue's generic features and labels into a feature set."""
-    from sgfd.distill import PRESETS, SGFDSettings
+    from sgfd.distill import METHODS, PRESETS
 
+    chosen = choose(method, METHODS, "--method")
+    if preset and method != "sgfd":
+        raise click.UsageError(f"--preset: is of sgfd, not of {method}; leave it out")
     base = choose(preset, PRESETS, "--preset") if preset else {}
-    settings = read_settings(SGFDSettings, overrides, base)
+    settings = read_settings(chosen.settings, overrides, base)
     from sgfd.distill import distill as run_stage_one
 
     loaded = load(dataset, data_root)
-    target = artifacts_root / plain_name(name or loaded.name, "--name")
+    own_name = loaded.name if method == "sgfd" else f"{loaded.name}-{method}"
+    target = artifacts_root / plain_name(name or own_name, "--name")
     result = run_stage_one(
-        loaded, target, settings, seed, device=device, threads=threads, overwrite=overwrite
+        loaded,
+        target,
+        settings,
+        seed,
+        method=method,
+        device=device,
+        threads=threads,
+        overwrite=overwrite,
     )
 
     def human() -> None:

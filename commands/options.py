@@ -38,6 +38,8 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of torch and FAISS [default: all cores]."
 )
+k_option = click.option("--k", type=click.IntRange(1), default=10, show_default=True)
+label_option = click.option("--label", help="List items of this label alone.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 
 

@@ -53,6 +53,11 @@ def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
                 click.echo(f"  {metric:<12}{row}")
 
 
+def print_items(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        click.echo(f"{row['rank']:>3}  {row['item_id']:<14}{row['title'] or ''}")
+
+
 def print_figures(figures: dict[str, Any], indent: str = "") -> None:
     for name, value in figures.items():
         if isinstance(value, dict):

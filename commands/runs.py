@@ -1,4 +1,4 @@
-"""`pipeline train | evaluate | recommend`: stage two."""
+"""`pipeline train | evaluate | recommend | similar`: stage two."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from sgfd.commands.options import (
     data_root_option,
     device_option,
     json_option,
+    k_option,
+    label_option,
     overwrite_option,
     run_options,
     runs_root_option,
@@ -18,12 +20,13 @@ from sgfd.commands.options import (
     set_option,
     threads_option,
 )
-from sgfd.commands.output import present, print_metrics, print_run, run_summary
+from sgfd.commands.output import present, print_items, print_metrics, print_run, run_summary
 from sgfd.commands.settings import SettingsHelp, read_settings
 
 
 @click.command(cls=SettingsHelp)
-@click.option("--backbone", required=True, help="The recommender: bm3, bpr, popular.")
+@click.option("--backbone", required=True, help="The recommender; its settings are below.")
+@click.option("--preset", help="The authors' published settings: office, clothing or toys-games.")
 @click.option("--features", help="A feature set: folder or name; none to train without.")
 @click.option("--dataset", help="A data set: name, folder, or sample [default: the features'].")
 @click.option(
@@ -36,6 +39,14 @@ from sgfd.commands.settings import SettingsHelp, read_settings
 @set_option
 @seed_option
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--feature-scale",
+    type=click.Choice(["entry", "unit", "stored"]),
+    default="entry",
+    show_default=True,
+    help="Features with mean squared entry 1, as unit vectors, or as they are stored.",
+)
+@click.option("--modalities", help="Those of the feature set to use, with commas between [all].")
 @click.option("--min-coverage", type=click.FloatRange(0, 1), default=0.95, show_default=True)
 @click.option("--name", help="Name of the run's folder [default: made from the inputs].")
 @device_option
@@ -47,7 +58,9 @@ from sgfd.commands.settings import SettingsHelp, read_settings
 @json_option
 def train(
     backbone: str,
+    preset: str | None,
     features: str | None,
+    modalities: str | None,
     dataset: str | None,
     overrides: tuple[str, ...],
     data_root: Path | None,
@@ -57,10 +70,11 @@ def train(
     **options: Any,
 ) -> None:
     """Stage two: train a backbone on frozen features and judge it by exact top-K."""
-    from sgfd.recommenders import find_backbone
-
-    settings = read_settings(find_backbone(backbone).Settings, overrides)
     from sgfd import recommenders
+
+    kind = recommenders.find_backbone(backbone)
+    base = recommenders.find_preset(kind, preset) if preset else None
+    settings = read_settings(kind.Settings, overrides, base)
 
     feature_set = None
     if features not in (None, "none"):
@@ -75,6 +89,7 @@ def train(
         feature_set,
         settings,
         name=plain_name(name, "--name") if name else None,
+        modalities=modalities.split(",") if modalities else None,
         **options,
     )
     present(run_summary(run), as_json, lambda: print_run(run))
@@ -108,24 +123,72 @@ def evaluate(
 
 
 @click.command()
-@click.option("--user", required=True, help="The user's id.")
-@click.option("--k", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--user", help="A user of the run, by id.")
+@click.option("--items", help="A new user, by the ids of his items, with commas between.")
+@click.option("--all", "everybody", is_flag=True, help="All users, as a Parquet file: --out.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where --all writes.")
+@click.option("--new-items", help="A feature set whose new items may be listed too.")
+@k_option
+@label_option
+@artifacts_root_option
 @run_options
 def recommend(
-    user: str,
+    user: str | None,
+    items: str | None,
+    everybody: bool,
+    out: Path | None,
+    new_items: str | None,
     k: int,
+    label: str | None,
+    artifacts_root: Path,
     run_argument: str | None,
     run_option: str | None,
     runs_root: Path,
     as_json: bool,
 ) -> None:
-    """Recommend items that a user has not seen."""
+    """Recommend items that a user has not seen: to one, to a new one, or to all."""
+    if (user is not None) + (items is not None) + everybody != 1:
+        raise click.UsageError("whom to recommend to? give one of --user, --items and --all")
+    if everybody != (out is not None):
+        raise click.UsageError("--all and --out go together: give both or none")
+    from sgfd import recommenders
+
     run = open_run(run_argument or run_option, runs_root)
-    rows = run.recommend(user, k)
-
-    def human() -> None:
-        for row in rows:
-            click.echo(f"{row['rank']:>3}  {row['item_id']:<14}{row['title'] or ''}")
-
+    if new_items is not None:
+        run = recommenders.with_new_items(run, open_features(new_items, artifacts_root))
+    if out is not None:
+        recommenders.write_recommendations(run, out, k, label)
+        result = {"run": str(run.folder), "users": len(run.names.users), "file": str(out)}
+        present(result, as_json, lambda: click.echo(f"lists         {out}"))
+        return
+    if items is not None:
+        user = "(new)"
+        ids = [item.strip() for item in items.split(",") if item.strip()]
+        run = recommenders.with_new_user(run, ids, user)
+    assert user is not None
+    rows = recommenders.recommend(run, user, k, label)
     result = {"run": str(run.folder), "user": user, "items": rows}
-    present(result, as_json, human)
+    present(result, as_json, lambda: print_items(rows))
+
+
+@click.command()
+@click.option("--item", required=True, help="The item's id.")
+@k_option
+@label_option
+@run_options
+def similar(
+    item: str,
+    k: int,
+    label: str | None,
+    run_argument: str | None,
+    run_option: str | None,
+    runs_root: Path,
+    as_json: bool,
+) -> None:
+    """List the items nearest to an item, by the vectors that a backbone learnt."""
+    from sgfd import recommenders
+
+    run = open_run(run_argument or run_option, runs_root)
+    rows = recommenders.similar(run, item, k, label)
+    result = {"run": str(run.folder), "item": item, "items": rows}
+    present(result, as_json, lambda: print_items(rows))

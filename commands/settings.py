@@ -14,8 +14,9 @@ class SettingsHelp(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, settings in _settings_classes(self.name or ""):
-            with formatter.section(f"Settings of {title} (--set NAME=VALUE)"):
-                formatter.write_dl(_settings_rows(settings))
+            if rows := _settings_rows(settings):
+                with formatter.section(f"Settings of {title} (--set NAME=VALUE)"):
+                    formatter.write_dl(rows)
 
 
 def read_settings(
@@ -45,7 +46,8 @@ def choose(name: str, known: dict[str, Any], option: str) -> Any:
 
     if name not in known:
         near = difflib.get_close_matches(name, known, cutoff=0.5) or sorted(known)
-        raise click.UsageError(f"{option} {name}: unknown; choose {' or '.join(near)}")
+        remedy = f"choose {' or '.join(near)}" if near else "there is none to choose: leave it out"
+        raise click.UsageError(f"{option} {name}: unknown; {remedy}")
     return known[name]
 
 
@@ -57,9 +59,9 @@ def _validation_line(error: "ValidationError") -> str:
 
 def _settings_classes(command: str) -> list[tuple[str, Any]]:
     if command == "distill":
-        from sgfd.distill.settings import SGFDSettings
+        from sgfd.distill.methods import METHODS
 
-        return [("sgfd", SGFDSettings)]
+        return [(name, method.settings) for name, method in METHODS.items()]
     from sgfd.recommenders import backbone_places, find_backbone
 
     return [(name, find_backbone(name).Settings) for name in backbone_places()]

@@ -5,7 +5,7 @@ from sgfd import dataset, featureset, recommenders
 office = dataset.load_dataset("office")
 run = recommenders.train(office, "bm3", featureset.load("artifacts/office"))
 run.metrics["test"]["recall@20"]
-run.recommend("A2TM9WEZ2CIXH2", k=5)
+recommenders.recommend(run, "A2TM9WEZ2CIXH2", k=5)
 """
 
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
@@ -13,6 +13,8 @@ from sgfd.recommenders.backbones import backbone_places, find_backbone, find_pre
 from sgfd.recommenders.evaluation import judge, top_k
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.item_sets import ItemSets
+from sgfd.recommenders.newcomers import with_new_items, with_new_user
+from sgfd.recommenders.recommending import recommend, similar, write_recommendations
 from sgfd.recommenders.run import train
 from sgfd.recommenders.run_folder import Run, load_run
 
@@ -28,6 +30,11 @@ __all__ = [
     "find_preset",
     "judge",
     "load_run",
+    "recommend",
+    "similar",
     "top_k",
     "train",
+    "with_new_items",
+    "with_new_user",
+    "write_recommendations",
 ]

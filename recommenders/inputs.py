@@ -1,7 +1,7 @@
 """What a backbone is given: training interactions and frozen features, as tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,10 +23,12 @@ class ModalityFeatures:
     Attributes:
         values: float32 (I, d); zero where the item lacks the modality.
         present: bool (I,).
+        factor: what the stored rows were multiplied by.
     """
 
     values: Tensor
     present: Tensor
+    factor: float = 1.0
 
     @property
     def dimension(self) -> int:
@@ -75,7 +77,9 @@ def make_inputs(
         items=torch.from_numpy(seen.items).to(device),
         seen=seen,
         features={
-            name: ModalityFeatures(modality.values.to(device), modality.present.to(device))
+            name: replace(
+                modality, values=modality.values.to(device), present=modality.present.to(device)
+            )
             for name, modality in features.items()
         },
     )
@@ -86,6 +90,7 @@ def aligned_features(
     rows: Indices,
     scale: FeatureScale = "entry",
     modalities: Sequence[str] | None = None,
+    factors: dict[str, float] | None = None,
 ) -> dict[str, ModalityFeatures]:
     """The features of a set in the order of a dataset's items, on one stated scale.
 
@@ -101,6 +106,7 @@ def aligned_features(
         rows: int64 (I,), the set's row of each item, -1 where it has none.
         scale: `entry` (as above), `unit` (every row to norm 1), `stored` (as they are).
         modalities: those to use; all of the set's where None.
+        factors: of `entry`, where other items have fixed them already.
 
     Raises:
         JobError: the set has no such modality.
@@ -119,15 +125,19 @@ def aligned_features(
         values[known] = stored[rows[known]]
         present = known & ~np.isnan(values[:, 0])
         values[~present] = 0
-        _rescale(values, present, scale)
-        aligned[name] = ModalityFeatures(torch.from_numpy(values), torch.from_numpy(present))
+        factor = 1.0
+        if scale == "entry":
+            factor = factors[name] if factors else _entry_factor(values, present)
+            values *= factor
+        elif scale == "unit":
+            values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+        aligned[name] = ModalityFeatures(
+            torch.from_numpy(values), torch.from_numpy(present), factor
+        )
     return aligned
 
 
-def _rescale(values: NDArray[np.float32], present: NDArray[np.bool_], scale: FeatureScale) -> None:
-    """Bring the rows that are there to a scale, in place."""
-    squares = np.einsum("id,id->i", values, values, dtype=np.float64)
-    if scale == "unit":
-        values /= np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))[:, None]
-    elif scale == "entry" and squares.sum() > 0:
-        values *= np.sqrt(present.sum() * values.shape[1] / squares.sum())
+def _entry_factor(values: NDArray[np.float32], present: NDArray[np.bool_]) -> float:
+    """What makes the mean squared entry of the rows that are there 1."""
+    total = np.einsum("id,id->", values, values, dtype=np.float64)
+    return float(np.sqrt(present.sum() * values.shape[1] / total)) if total > 0 else 1.0

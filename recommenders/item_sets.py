@@ -57,6 +57,14 @@ class ItemSets:
         positions = np.repeat(self.offsets[users] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return ItemSets(offsets, self.items[positions], self.n_items)
 
+    def restrict(self, candidates: Indices) -> "ItemSets":
+        """The sets among some items (ascending), which are renumbered 0..len(candidates)-1."""
+        place = np.full(self.n_items, -1, dtype=np.int64)
+        place[candidates] = np.arange(len(candidates))
+        places = place[self.items]
+        before = np.concatenate([[0], np.cumsum(places >= 0)])
+        return ItemSets(before[self.offsets], places[places >= 0], len(candidates))
+
     def merge(self, other: "ItemSets") -> "ItemSets":
         """The union, user by user."""
         keys = np.concatenate([self.keys, other.keys])

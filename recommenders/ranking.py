@@ -1,5 +1,6 @@
 """From a backbone, or the vectors that it left, to ranked lists."""
 
+from collections.abc import Callable
 from itertools import chain
 
 import numpy as np
@@ -26,14 +27,17 @@ def rank_by_model(model: Backbone) -> Rank:
     model.eval()
     device = next(chain(model.parameters(), model.buffers())).device
 
-    def rank(users: Indices, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
-        everything = torch.arange(seen.n_items, device=device)
+    def rank(
+        users: Indices, k: int, seen: ItemSets, candidates: Indices | None = None
+    ) -> tuple[Indices, Scores]:
+        items = np.arange(seen.n_items) if candidates is None else candidates
+        answering = torch.from_numpy(items).to(device)
 
         def score(rows: Indices) -> Tensor:
             with torch.inference_mode():
-                return model.rescore(torch.from_numpy(users[rows]).to(device), everything)
+                return model.rescore(torch.from_numpy(users[rows]).to(device), answering)
 
-        return top_k_by_score(score, seen.n_items, k, seen)
+        return _among(candidates, seen, lambda unseen: top_k_by_score(score, len(items), k, unseen))
 
     return rank
 
@@ -41,7 +45,25 @@ def rank_by_model(model: Backbone) -> Rank:
 def rank_by_vectors(users: Scores, items: Scores, similarity: Similarity) -> Rank:
     """Lists by the similarity of stored vectors, users (U, d) and items (I, d)."""
 
-    def rank(rows: Indices, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
-        return top_k(np.asarray(users[rows]), items, k, seen, similarity)
+    def rank(
+        rows: Indices, k: int, seen: ItemSets, candidates: Indices | None = None
+    ) -> tuple[Indices, Scores]:
+        asking = np.asarray(users[rows])
+        answering = items if candidates is None else np.asarray(items[candidates])
+        return _among(
+            candidates, seen, lambda unseen: top_k(asking, answering, k, unseen, similarity)
+        )
 
     return rank
+
+
+def _among(
+    candidates: Indices | None,
+    seen: ItemSets,
+    search: Callable[[ItemSets], tuple[Indices, Scores]],
+) -> tuple[Indices, Scores]:
+    """Search with the candidates' own numbers, and give the lists in those of all items."""
+    if candidates is None:
+        return search(seen)
+    lists, scores = search(seen.restrict(candidates))
+    return np.where(lists >= 0, np.append(candidates, -1)[lists], -1), scores

@@ -113,6 +113,7 @@ def train(
             "coverage": alignment.coverage,
             "modalities": list(aligned),
             "scale": feature_scale,
+            "factors": {name: modality.factor for name, modality in aligned.items()},
         }
     record: dict[str, Any] = {
         "format": RUN_FORMAT,

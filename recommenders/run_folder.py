@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sgfd.featureset import write_file
-from sgfd.jobs import JobError
-from sgfd.recommenders.backbone import Backbone
+from sgfd.jobs import JobError, progress
+from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.evaluation import CUTOFFS, Judgement, Rank, Scores, Similarity, judge
 from sgfd.recommenders.inputs import ModalityFeatures, make_inputs
@@ -41,6 +41,7 @@ from sgfd.recommenders.ranking import rank_by_model, rank_by_vectors
 
 RUN_FORMAT = 1
 PARTS = ("train", "valid", "test")
+USERS_A_BLOCK = 16_384
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,16 @@ class Run:
     def similarity(self) -> Similarity:
         return "l2" if self.record["similarity"] == "l2" else "inner_product"
 
+    @property
+    def settings(self) -> BackboneSettings:
+        return find_backbone(self.record["backbone"]).Settings(**self.record["settings"])
+
     @cached_property
     def model(self) -> Backbone:
         """The backbone as it was trained, rebuilt from the folder on the CPU."""
         kind = find_backbone(self.record["backbone"])
         inputs = make_inputs(self.split.train, self.features, torch.device("cpu"))
-        model = kind(inputs, kind.Settings(**self.record["settings"]))
+        model = kind(inputs, self.settings)
         model.load_state_dict(_tensors(self.folder / "model.safetensors"))
         return model.eval()
 
@@ -105,35 +110,35 @@ class Run:
             return rank_by_model(self.model)
         return rank_by_vectors(self.user_embeddings, self.item_embeddings, self.similarity)
 
-    def judge(self, part: Literal["valid", "test"]) -> Judgement:
-        """Measure the run on a part of the stored interactions."""
-        return judge(self.rank, self.split.seen_before(part), self.split.held_out(part))
-
-    def recommend(self, user_id: str, k: int = 10) -> list[dict[str, Any]]:
-        """The k best items that a user has not in train or valid, best first.
+    def user_index(self, user_id: str) -> int:
+        """The place of a user.
 
         Raises:
             JobError: the run knows no such user.
         """
-        found = np.flatnonzero(self.names.users == user_id)
+        return self._index(self.names.users, user_id, "user")
+
+    def item_index(self, item_id: str) -> int:
+        """The place of an item.
+
+        Raises:
+            JobError: the run knows no such item.
+        """
+        return self._index(self.names.items, item_id, "item")
+
+    def _index(self, ids: NDArray[np.object_], wanted: str, what: str) -> int:
+        found = np.flatnonzero(ids == wanted)
         if not len(found):
             raise JobError(
-                f"user {user_id!r}",
-                f"is not among the {len(self.names.users)} users of {self.folder}",
-                f"give an id such as {self.names.users[0]!r}",
+                f"{what} {wanted!r}",
+                f"is not among the {len(ids)} {what}s of {self.folder}",
+                f"give an id such as {ids[0]!r}",
             )
-        seen = self.split.seen_before("test").take(found)
-        lists, scores = self.rank(found, k, seen)
-        return [
-            {
-                "rank": rank,
-                "item_id": str(self.names.items[item]),
-                "title": self.names.titles[item],
-                "score": float(score),
-            }
-            for rank, (item, score) in enumerate(zip(lists[0], scores[0], strict=True), start=1)
-            if item >= 0
-        ]
+        return int(found[0])
+
+    def judge(self, part: Literal["valid", "test"]) -> Judgement:
+        """Measure the run on a part of the stored interactions."""
+        return judge(self.rank, self.split.seen_before(part), self.split.held_out(part))
 
 
 def write_run(
@@ -169,7 +174,7 @@ def write_run(
     draft = _open(folder, record)
     judgements = {part: draft.judge(part) for part in ("valid", "test")}
     _write_per_user(folder, judgements, names.users)
-    _write_topk(folder, draft)
+    write_lists(draft, folder / "topk.parquet", max(CUTOFFS))
     return {part: judgement.metrics for part, judgement in judgements.items()}
 
 
@@ -276,20 +281,32 @@ def _write_per_user(
     pd.concat(frames).to_parquet(folder / "per_user.parquet", index=False)
 
 
-def _write_topk(folder: Path, run: Run) -> None:
-    """One row a user: the ids and scores of the best items, ready to be served."""
-    everybody = np.arange(len(run.names.users))
-    lists, scores = run.rank(everybody, max(CUTOFFS), run.split.seen_before("test"))
-    filled = lists >= 0
-    offsets = pa.array(np.concatenate([[0], np.cumsum(filled.sum(axis=1))]), pa.int32())
-    columns = {
-        "user_id": pa.array(run.names.users, pa.string()),
-        "item_id": pa.ListArray.from_arrays(offsets, pa.array(_ids(run, lists[filled]))),
-        "item_index": pa.ListArray.from_arrays(offsets, pa.array(lists[filled])),
-        "score": pa.ListArray.from_arrays(offsets, pa.array(scores[filled])),
-    }
-    pq.write_table(pa.table(columns), folder / "topk.parquet")
+def write_lists(run: Run, path: Path, k: int, candidates: Indices | None = None) -> None:
+    """One row a user: the ids and scores of the k best items not in train or valid.
 
+    Users are ranked and written in blocks, so that memory does not grow with their number.
 
-def _ids(run: Run, items: Indices) -> pa.Array:
-    return pa.array(run.names.items, pa.string()).take(pa.array(items))
+    Args:
+        candidates: the items that may be listed, ascending; all where None.
+    """
+    seen = run.split.seen_before("test")
+    kinds = {"user_id": pa.string(), "item_id": pa.list_(pa.string())}
+    kinds |= {"item_index": pa.list_(pa.int64()), "score": pa.list_(pa.float32())}
+    schema = pa.schema(list(kinds.items()))
+    ids = pa.array(run.names.items, pa.string())
+    n_users = len(run.names.users)
+    with pq.ParquetWriter(path, schema) as writer, progress(n_users, "listing") as advance:
+        for start in range(0, n_users, USERS_A_BLOCK):
+            users = np.arange(start, min(start + USERS_A_BLOCK, n_users))
+            lists, scores = run.rank(users, k, seen.take(users), candidates)
+            filled = lists >= 0
+            offsets = pa.array(np.concatenate([[0], np.cumsum(filled.sum(axis=1))]), pa.int32())
+            items = pa.array(lists[filled])
+            columns = [
+                pa.array(run.names.users[users], pa.string()),
+                pa.ListArray.from_arrays(offsets, ids.take(items)),
+                pa.ListArray.from_arrays(offsets, items),
+                pa.ListArray.from_arrays(offsets, pa.array(scores[filled])),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            advance(len(users))

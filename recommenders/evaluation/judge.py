@@ -1,7 +1,7 @@
 """Judging a ranking on held-out interactions: lists, metrics, per user and on average."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -9,8 +9,17 @@ from sgfd.recommenders.evaluation.metrics import CUTOFFS, Values, average, per_u
 from sgfd.recommenders.evaluation.topk import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
-# The k best items of some users (b,) that are not among what they have seen: items (b, k), scores.
-Rank = Callable[[Indices, int, ItemSets], tuple[Indices, Scores]]
+
+class Rank(Protocol):
+    """Ranked lists: the k best items of some users (b,), without those that they have seen.
+
+    `seen` are the sets of these b users; `candidates`, ascending, are the items that may be
+    listed (all where None). Gives items (b, k), -1 where a list is shorter, and scores (b, k).
+    """
+
+    def __call__(
+        self, users: Indices, k: int, seen: ItemSets, candidates: Indices | None = None, /
+    ) -> tuple[Indices, Scores]: ...
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgfd.jobs import JobError
-from sgfd.recommenders import load_run
+from sgfd.recommenders import load_run, recommend
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_a_recommendation_is_the_best_unseen_by_brute_force(sample_run):
     user = 7
     seen = sample_run.split.seen_before("test").of(user)
     scores[user, seen] = -np.inf
-    rows = sample_run.recommend(str(sample_run.names.users[user]), k=10)
+    rows = recommend(sample_run, str(sample_run.names.users[user]), k=10)
     expected = sample_run.names.items[np.argsort(-scores[user], kind="stable")[:10]]
     assert [row["item_id"] for row in rows] == expected.tolist()
     assert [row["rank"] for row in rows] == list(range(1, 11))
@@ -34,7 +34,7 @@ def test_a_recommendation_is_the_best_unseen_by_brute_force(sample_run):
 
 def test_more_than_there_is_gives_all_that_is_unseen(sample_run):
     seen = sample_run.split.seen_before("test").of(0)
-    rows = sample_run.recommend(str(sample_run.names.users[0]), k=10_000)
+    rows = recommend(sample_run, str(sample_run.names.users[0]), k=10_000)
     assert len(rows) == 300 - len(seen)
 
 

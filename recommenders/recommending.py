@@ -1,0 +1,103 @@
+"""Recommending for people: lists for a user, items near an item, lists for everybody."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgfd.jobs import JobError
+from sgfd.recommenders.evaluation import Scores, top_k
+from sgfd.recommenders.item_sets import Indices, ItemSets
+from sgfd.recommenders.run_folder import Run, write_lists
+
+
+def recommend(
+    run: Run, user_id: str, k: int = 10, label: str | None = None
+) -> list[dict[str, Any]]:
+    """The k best items that a user has not in train or valid, best first.
+
+    Args:
+        label: of the items that may be listed; all where None.
+
+    Returns:
+        One object an item: `rank`, `item_id`, `title` (None where it has none), `score`.
+
+    Raises:
+        JobError: the run knows no such user, or no item has the label.
+    """
+    user = np.array([run.user_index(user_id)])
+    seen = run.split.seen_before("test").take(user)
+    return _rows(run, *run.rank(user, k, seen, labelled(run, label)))
+
+
+def similar(run: Run, item_id: str, k: int = 10, label: str | None = None) -> list[dict[str, Any]]:
+    """The k items nearest to an item, itself left out: by cosine, or by L2 where that is the score.
+
+    Raises:
+        JobError: the run knows no such item, or no item has the label.
+    """
+    item = np.array([run.item_index(item_id)])
+    vectors = np.asarray(run.item_embeddings)
+    if run.similarity == "inner_product":
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    itself = ItemSets(np.array([0, 1]), item, len(vectors))
+    candidates = labelled(run, label)
+    if candidates is None:
+        candidates = np.arange(len(vectors))
+    lists, scores = top_k(
+        vectors[item], vectors[candidates], k, itself.restrict(candidates), run.similarity
+    )
+    return _rows(run, np.where(lists >= 0, np.append(candidates, -1)[lists], -1), scores)
+
+
+def write_recommendations(run: Run, path: Path, k: int = 10, label: str | None = None) -> Path:
+    """Lists of all users as a Parquet file (one row a user), in bounded memory.
+
+    Raises:
+        JobError: the file exists, or its folder doesn't, or no item has the label.
+    """
+    if path.exists():
+        raise JobError(path, "exists already", "choose another name")
+    if not path.parent.is_dir():
+        raise JobError(path.parent, "is no folder", "make it, or choose another place")
+    candidates = labelled(run, label)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_lists(run, temporary, k, candidates)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def labelled(run: Run, label: str | None) -> Indices | None:
+    """The items that have a label, ascending; None (all) where none is asked for.
+
+    Raises:
+        JobError: no item has it; the nearest labels are in the message.
+    """
+    if label is None:
+        return None
+    items = np.flatnonzero(run.names.labels == label)
+    if not len(items):
+        known = sorted({name for name in run.names.labels if name is not None})
+        near = difflib.get_close_matches(label, known, cutoff=0.3) or known[:5]
+        choice = f"choose {' or '.join(map(repr, near))}" if near else "leave the label out"
+        raise JobError(f"label {label!r}", f"no item of {run.folder} has it", choice)
+    return items
+
+
+def _rows(run: Run, lists: Indices, scores: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            "rank": rank,
+            "item_id": str(run.names.items[item]),
+            "title": run.names.titles[item],
+            "score": float(score),
+        }
+        for rank, (item, score) in enumerate(zip(lists[0], scores[0], strict=True), start=1)
+        if item >= 0
+    ]
