@@ -1,0 +1,243 @@
+"""Backbones that score by features or filter graphs, against dense formulas."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from sgfd.recommenders.backbone import BackboneSettings, Batch
+from sgfd.recommenders.backbones.content import ContentNeighbours
+from sgfd.recommenders.backbones.freedom import FREEDOM, FREEDOMSettings, prune
+from sgfd.recommenders.backbones.graphfilter import GraphFilter, GraphFilterSettings
+from sgfd.recommenders.backbones.lightgcn import LightGCN, LightGCNSettings
+from sgfd.recommenders.backbones.mgcn import MGCN, MGCNSettings
+from sgfd.recommenders.backbones.vbpr import VBPR, VBPRSettings
+
+
+@pytest.fixture
+def inputs(small_inputs):
+    """The small inputs; items that lack text have zeros there, as real inputs do."""
+    text = small_inputs.features["text"]
+    masked = replace(text, values=text.values * text.present[:, None])
+    return replace(small_inputs, features={**small_inputs.features, "text": masked})
+
+
+@pytest.fixture
+def batch(inputs):
+    negatives = torch.randint(0, inputs.n_items, (20, 1))
+    return Batch(inputs.users[:20], inputs.items[:20], negatives)
+
+
+def nearest_by_hand(modality, inputs, k):
+    """For each item its k nearest warm others as (place, cosine), by a loop."""
+    warm = {int(i) for i in inputs.items}
+    found = {}
+    for i in range(inputs.n_items):
+        others = [j for j in warm if j != i and modality.present[i] and modality.present[j]]
+        cosines = [
+            functional.cosine_similarity(modality.values[i], modality.values[j], dim=0).item()
+            for j in others
+        ]
+        order = np.argsort([-c for c in cosines], kind="stable")[:k]
+        found[i] = [(others[o], cosines[o]) for o in order]
+    return found
+
+
+def mean_matrix(modality, inputs, k):
+    matrix = torch.zeros(inputs.n_items, inputs.n_items)
+    for i, near in nearest_by_hand(modality, inputs, k).items():
+        for j, _ in near:
+            matrix[i, j] = 1 / len(near)
+    return matrix
+
+
+def rounds(graph, users, items, count):
+    """Mean of rounds 0..count of the dense graph."""
+    layers = [torch.cat([users, items])]
+    for _ in range(count):
+        layers.append(graph @ layers[-1])
+    mean = torch.stack(layers).mean(dim=0)
+    return mean[: len(users)], mean[len(users) :]
+
+
+def ranking_by_hand(users, items, batch):
+    total = 0.0
+    for u, i, j in zip(batch.users, batch.items, batch.negatives[:, 0], strict=True):
+        margin = users[u] @ items[i] - users[u] @ items[j]
+        total = total + torch.log1p(torch.exp(-margin)) / len(batch.users)
+    return total
+
+
+def halved_squares(tables, batch):
+    return sum(table.square().sum() for table in tables) / (2 * len(batch.users))
+
+
+def assert_same(model, got, expected):
+    assert set(got) == set(expected)
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], msg=lambda m, n=name: f"{n}: {m}")
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad(sum(got.values()), parameters, retain_graph=True)
+    theirs = torch.autograd.grad(sum(expected.values()), parameters)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_lightgcn_is_its_formula(inputs, batch, dense_graph):
+    model = LightGCN(inputs, LightGCNSettings(embedding_dim=5, layers=3, regularization=0.1))
+    users, items = rounds(dense_graph, model.users.weight, model.items.weight, 3)
+    ego = (
+        model.users.weight[batch.users],
+        model.items.weight[batch.items],
+        model.items.weight[batch.negatives[:, 0]],
+    )
+    expected = {
+        "ranking": ranking_by_hand(users, items, batch),
+        "regularization": 0.1 * halved_squares(ego, batch),
+    }
+    assert_same(model, model.loss(batch), expected)
+
+
+@pytest.mark.parametrize("with_features", [True, False])
+def test_vbpr_is_its_formula(inputs, batch, with_features):
+    inputs = inputs if with_features else replace(inputs, features={})
+    model = VBPR(inputs, VBPRSettings(latent_dim=3, content_dim=4, regularization=0.2))
+    torch.nn.init.normal_(model.bias.weight)
+    content = torch.cat(
+        [inputs.users.new_empty(9, 0).float()] + [m.values for m in inputs.features.values()], dim=1
+    )
+    scores = model.users.weight @ model.items.weight.T + model.bias.weight.T
+    if with_features:
+        torch.nn.init.normal_(model.content_bias.weight)
+        scores = (
+            model.users.weight @ model.items.weight.T
+            + model.content_users.weight @ (content @ model.projection.weight.T).T
+            + (model.bias.weight + content @ model.content_bias.weight.T).T
+        )
+    users, items = model.embeddings()
+    torch.testing.assert_close(users @ items.T, scores)
+    ranking = 0.0
+    for u, i, j in zip(batch.users, batch.items, batch.negatives[:, 0], strict=True):
+        ranking = ranking + torch.log1p(torch.exp(scores[u, j] - scores[u, i])) / 20
+    torch.testing.assert_close(model.loss(batch)["ranking"], ranking)
+
+
+@pytest.mark.parametrize("with_features", [True, False])
+def test_freedom_is_its_formula(inputs, batch, dense_graph, with_features):
+    inputs = inputs if with_features else replace(inputs, features={})
+    settings = FREEDOMSettings(
+        embedding_dim=4, layers=2, item_layers=2, neighbours=2, pruned=0.0, content_weight=0.3
+    )
+    model = FREEDOM(inputs, settings)
+    model.begin_epoch(torch.Generator().manual_seed(0))
+    users, items = rounds(dense_graph, model.users.weight, model.items.weight, 2)
+    expected = {}
+    if with_features:
+        matrices = [mean_matrix(m, inputs, 2) for m in inputs.features.values()]
+        joined = sum(matrices) / len(matrices)
+        items = items + joined @ joined @ model.items.weight
+        for projection, (name, m) in zip(model.projections, inputs.features.items(), strict=True):
+            content = projection(m.values) * m.present[:, None]
+            expected[f"{name} ranking"] = 0.3 * ranking_by_hand(users, content, batch)
+    expected["ranking"] = ranking_by_hand(users, items, batch)
+    assert_same(model, model.loss(batch), expected)
+
+
+def test_freedom_prunes_popular_edges_more_often(inputs):
+    kept = torch.zeros(len(inputs.users))
+    for seed in range(600):
+        edges = prune(inputs, 0.5, torch.Generator().manual_seed(seed))
+        assert len(edges) == round(0.5 * len(inputs.users)) == len(set(edges.tolist()))
+        kept[edges] += 1
+    degree = (
+        torch.bincount(inputs.users)[inputs.users] * torch.bincount(inputs.items)[inputs.items]
+    ).float()
+    correlation = torch.corrcoef(torch.stack([kept, degree.rsqrt()]))[0, 1]
+    assert correlation > 0.9
+
+
+def test_mgcn_is_its_formula(inputs, batch, dense_graph):
+    settings = MGCNSettings(embedding_dim=4, neighbours=2, contrast_weight=0.5, regularization=0.1)
+    model = MGCN(inputs, settings)
+    x = model.items.weight
+    behaviour = rounds(dense_graph, model.users.weight, x, 2)
+    item_parts, user_parts = [], []
+    for m, inward, gate in zip(inputs.features.values(), model.inward, model.gates, strict=True):
+        purified = x * torch.sigmoid(gate(inward(m.values))) * m.present[:, None]
+        item_parts.append(mean_matrix(m, inputs, 2) @ purified)
+        user_parts.append(dense_graph[:12, 12:] @ item_parts[-1])
+
+    def fuse(e, parts):
+        scores = torch.stack([model.query(part) for part in parts])
+        weight = scores.exp() / scores.exp().sum(dim=0)
+        shared = sum(w * part for w, part in zip(weight, parts, strict=True))
+        special = [
+            (part - shared) * torch.sigmoid(p(e))
+            for part, p in zip(parts, model.preferences, strict=True)
+        ]
+        return shared + sum(special) / len(parts)
+
+    content = fuse(behaviour[0], user_parts), fuse(behaviour[1], item_parts)
+    users, items = behaviour[0] + content[0], behaviour[1] + content[1]
+
+    def contrast(one, other):
+        total = 0.0
+        for row in range(len(one)):
+            similar = functional.cosine_similarity(one[row][None], other) / 0.2
+            total = total - (similar[row] - torch.logsumexp(similar, dim=0)) / len(one)
+        return total
+
+    ego = (
+        model.users.weight[batch.users],
+        x[batch.items],
+        x[batch.negatives[:, 0]],
+    )
+    expected = {
+        "ranking": ranking_by_hand(users, items, batch),
+        "regularization": 0.1 * halved_squares(ego, batch),
+        "contrast": 0.5
+        * (
+            contrast(behaviour[0][batch.users], content[0][batch.users])
+            + contrast(behaviour[1][batch.items], content[1][batch.items])
+        ),
+    }
+    assert_same(model, model.loss(batch), expected)
+
+
+@pytest.mark.parametrize("with_features", [True, False])
+def test_the_graph_filter_is_its_dense_matrix(inputs, with_features):
+    inputs = inputs if with_features else replace(inputs, features={})
+    settings = GraphFilterSettings(
+        low_pass_dim=3, low_pass_weight=0.4, neighbours=2, content_weight=0.7
+    )
+    seen = torch.zeros(12, 9, dtype=torch.float64)
+    seen[inputs.users, inputs.items] = 1
+    user_degree, item_degree = seen.sum(1).clamp(min=1), seen.sum(0)
+    r = seen / user_degree.sqrt()[:, None] / item_degree.clamp(min=1).sqrt()
+    v = torch.linalg.svd(r).Vh[:3].T
+    root = item_degree.sqrt()
+    low = (v @ v.T) / root.clamp(min=1)[:, None] * root
+    matrix = r.T @ r + 0.4 * low
+    for m in inputs.features.values():
+        w = torch.zeros(9, 9, dtype=torch.float64)
+        for i, near in nearest_by_hand(m, inputs, 2).items():
+            for j, cosine in near:
+                w[i, j] = w[j, i] = max(cosine, 0)
+        scale = w.sum(1).clamp(min=1e-12).rsqrt()
+        matrix = matrix + 0.7 / 2 * scale[:, None] * w * scale
+    model = GraphFilter(inputs, settings)
+    got = model.rescore(torch.arange(12), torch.arange(9))
+    torch.testing.assert_close(got.double(), seen @ matrix, rtol=1e-3, atol=1e-4)
+
+
+def test_content_is_the_mean_of_a_user_s_items(inputs):
+    users, items = ContentNeighbours(inputs, BackboneSettings()).embeddings()
+    units = [functional.normalize(m.values, dim=1) for m in inputs.features.values()]
+    whole = functional.normalize(torch.cat(units, dim=1), dim=1)
+    torch.testing.assert_close(items, whole)
+    for u in range(inputs.n_users):
+        own = inputs.items[inputs.users == u]
+        expected = whole[own].mean(dim=0) if len(own) else torch.zeros(8)
+        torch.testing.assert_close(users[u], expected)

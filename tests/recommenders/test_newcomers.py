@@ -1,0 +1,157 @@
+"""Recommending to those, and of that, which came after the training."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sgfd import featureset, recommenders
+from sgfd.dataset import load_dataset
+from sgfd.distill import SGFDSettings, distill
+from sgfd.jobs import JobError
+from sgfd.recommenders import find_backbone
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifacts") / "sample"
+    return featureset.load(distill(load_dataset("sample"), folder, SGFDSettings(epochs=5)).artifact)
+
+
+@pytest.fixture(scope="module")
+def train(features, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+
+    def run(name, **settings):
+        chosen = find_backbone(name).Settings(**settings)
+        data = load_dataset("sample")
+        return recommenders.train(data, name, features, chosen, runs_root=root)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["bpr", "lightgcn", "graphfilter", "content", "vbpr"])
+def test_a_new_user_is_served_as_well_as_one_who_was_there(train, name):
+    run = train(name, **({} if name in ("graphfilter", "content") else {"epochs": 60}))
+    shared, found, found_before = [], [], []
+    for user in range(0, 600, 30):
+        own = {str(run.names.items[i]) for i in run.split.train.of(user)}
+        test = {str(run.names.items[i]) for i in run.split.test.of(user)}
+        twin = recommenders.with_new_user(run, sorted(own))
+        new = {row["item_id"] for row in recommenders.recommend(twin, "(new)", 20)}
+        rows = recommenders.recommend(run, str(run.names.users[user]), 20)
+        old = {row["item_id"] for row in rows}
+        assert not new & own
+        shared.append(len(new & old) / 20)
+        found.append(len(new & test) / len(test))
+        found_before.append(len(old & test) / len(test))
+    assert np.mean(shared) > 0.45
+    assert np.mean(found) > 0.8 * np.mean(found_before)
+    assert len(run.names.users) == 600  # the folder's run is as it was
+
+
+def test_a_new_user_without_items_or_with_unknown_ones_is_refused(train):
+    run = train("popular")
+    with pytest.raises(JobError, match="has no items"):
+        recommenders.with_new_user(run, [])
+    with pytest.raises(JobError, match="item 'i9999'"):
+        recommenders.with_new_user(run, ["i1", "i9999"])
+
+
+class Renamed:
+    """A feature set whose last items have new ids, as if they were new."""
+
+    def __init__(self, features, new):
+        self._features = features
+        self.item_ids = features.item_ids.copy()
+        self.item_ids[-new:] = [f"new {i}" for i in range(new)]
+
+    def __getattr__(self, name):
+        return getattr(self._features, name)
+
+    def align(self, ids, min_coverage):
+        rows = pd.Index(self.item_ids).get_indexer(pd.Index(ids)).astype(np.int64)
+        return featureset.Alignment(rows, float((rows >= 0).mean()))
+
+
+@pytest.mark.parametrize("name", ["content", "graphfilter", "vbpr", "freedom", "mgcn"])
+def test_a_new_item_is_recommended_where_an_old_one_like_it_is(train, features, name):
+    run = train(name, **({} if name in ("graphfilter", "content") else {"epochs": 30}))
+    extended = recommenders.with_new_items(run, Renamed(features, 40))
+    assert extended.names.items[-40:].tolist() == [f"new {i}" for i in range(40)]
+    everybody = np.arange(200)
+    nothing_seen = extended.split.seen_before("test").take(everybody)
+    fresh = np.arange(300, 340)
+    lists, scores = extended.rank(everybody, 40, nothing_seen, fresh)
+    table = np.zeros((200, 40))
+    np.put_along_axis(table, lists - 300, scores, axis=1)
+    if name == "content":  # an exact twin scores as its original does
+        original = run.user_embeddings[:200] @ run.item_embeddings[260:].T
+        np.testing.assert_allclose(table, original, atol=1e-5)
+    # A new item is liked by those who like the old item of which it is the twin.
+    wanted = run.split.test.take(everybody)
+    liked = np.zeros((200, 300), dtype=bool)
+    liked[np.repeat(everybody, wanted.sizes), wanted.items] = True
+    liked = liked[:, 260:]
+    ranks = table.argsort(axis=1).argsort(axis=1)
+    present = np.isfinite(table)
+    assert ranks[liked & present].mean() > 25  # of 0..39; chance is 19.5
+
+
+def test_backbones_by_id_and_other_features_are_refused(train, features, tmp_path):
+    with pytest.raises(JobError, match="can't score new items"):
+        recommenders.with_new_items(train("bpr", epochs=1), features)
+    other = distill(load_dataset("sample"), tmp_path / "other", SGFDSettings(epochs=1), seed=7)
+    with pytest.raises(JobError, match="are not those that"):
+        recommenders.with_new_items(train("content"), featureset.load(other.artifact))
+
+
+def test_similar_items_are_the_nearest_by_cosine(train):
+    run = train("bpr", epochs=5)
+    rows = recommenders.similar(run, "i7", 5)
+    vectors = torch.nn.functional.normalize(torch.from_numpy(np.array(run.item_embeddings)), dim=1)
+    cosines = vectors @ vectors[6]
+    cosines[6] = -2
+    expected = [f"i{int(i) + 1}" for i in cosines.topk(5).indices]
+    assert [row["item_id"] for row in rows] == expected
+
+
+def test_a_label_filters_the_lists(train):
+    run = train("popular")
+    rows = recommenders.recommend(run, "u1", 10, label="Rugs")
+    assert len(rows) == 10
+    assert {run.names.labels[run.item_index(row["item_id"])] for row in rows} == {"Rugs"}
+    everything = recommenders.recommend(run, "u1", 300)
+    rugs = [
+        row["item_id"]
+        for row in everything
+        if run.names.labels[run.item_index(row["item_id"])] == "Rugs"
+    ]
+    assert [row["item_id"] for row in rows] == rugs[:10]
+    with pytest.raises(JobError, match="choose 'Rugs'"):
+        recommenders.recommend(run, "u1", 10, label="Rug")
+
+
+def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(recommenders.run_folder, "USERS_A_BLOCK", 128)
+    run = train("bpr", epochs=5)
+    path = recommenders.write_recommendations(run, tmp_path / "all.parquet", 7)
+    table = pd.read_parquet(path).set_index("user_id")
+    assert len(table) == 600
+    for user in ("u1", "u300", "u600"):
+        rows = recommenders.recommend(run, user, 7)
+        assert table.loc[user, "item_id"].tolist() == [row["item_id"] for row in rows]
+    with pytest.raises(JobError, match="exists already"):
+        recommenders.write_recommendations(run, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
+
+
+@pytest.mark.parametrize("scale", ["entry", "unit", "stored"])
+def test_features_come_on_the_stated_scale(features, scale):
+    from sgfd.recommenders.inputs import aligned_features
+
+    for modality in aligned_features(features, np.arange(300), scale).values():
+        squares = modality.values[modality.present].square().sum(dim=1)
+        expected = {"entry": modality.dimension, "unit": 1.0, "stored": 1.0}[scale]
+        torch.testing.assert_close(squares.mean().item(), float(expected), rtol=1e-4, atol=1e-4)
+        assert (modality.values[~modality.present] == 0).all()
