@@ -17,7 +17,7 @@ def vectors_of(model: Backbone) -> tuple[Scores, Scores]:
     model.eval()
     with torch.inference_mode():
         users, items = model.embeddings()
-    return users.float().cpu().numpy(), items.float().cpu().numpy()
+    return users.detach().float().cpu().numpy(), items.detach().float().cpu().numpy()
 
 
 def rank_by_model(model: Backbone) -> Rank:

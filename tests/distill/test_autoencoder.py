@@ -15,7 +15,9 @@ from sgfd.distill.autoencoder import Autoencoder
 from sgfd.distill.batches import ItemBatch, ItemReader
 from sgfd.featureset import FeatureSetError, load, verify
 
-QUICK = AutoencoderSettings(dimension=16, decoder_width=32, epochs=6, patience=6)
+QUICK = AutoencoderSettings(
+    dimension=16, decoder_width=32, epochs=6, patience=6, learning_rate=1e-2
+)
 
 KILLED = """
 import os, signal, sys
