@@ -47,6 +47,7 @@ bench: .venv/.links
 	$(BIN)/python benchmarks/topk_search.py
 	$(BIN)/python benchmarks/bm3_epoch.py
 	$(BIN)/python benchmarks/graph_product.py
+	$(BIN)/python benchmarks/backbones.py
 
 docs: .venv/.links
 	$(BIN)/python -m pytest tests/docs

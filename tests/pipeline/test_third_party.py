@@ -9,6 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "example_backbone"
 
+QUICK = ("--set", "epochs=60", "--set", "learning_rate=0.01", "--set", "batch_size=256")
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
@@ -24,10 +26,10 @@ def installed(tmp_path_factory):
 def test_it_is_listed_trained_judged_and_asked(installed, run_in, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(installed))
     assert "Settings of meanvector" in run_in(tmp_path, "train", "--help").out
-    arguments = ("--backbone", "meanvector", "--dataset", "sample", "--set", "epochs=5")
+    arguments = ("--backbone", "meanvector", "--dataset", "sample", *QUICK)
     trained = run_in(tmp_path, "train", *arguments, "--json")
     assert trained.code == 0, trained.err
-    assert trained.json()["metrics"]["test"]["recall@20"] > 0.1
+    assert trained.json()["metrics"]["test"]["recall@20"] > 0.15  # most popular: 0.14
     again = run_in(tmp_path, "evaluate", "--json").json()
     assert again["metrics"] == trained.json()["metrics"]
     assert len(run_in(tmp_path, "recommend", "--user", "u1", "--json").json()["items"]) == 10

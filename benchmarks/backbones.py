@@ -1,0 +1,129 @@
+"""Every backbone: time of an epoch, peak memory, and how much of the time is spent outside kernels.
+
+    python benchmarks/backbones.py --dataset ../shared/data/office
+    python benchmarks/backbones.py --users 100000 --items 50000 --interactions 2000000
+
+Features are random vectors of the distilled width. Each backbone runs in a process of its own.
+`outside` is the share of the training steps that is spent neither in a tensor kernel nor in the
+optimiser's: the profiler's own time is in it, so it is an upper bound.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from sgfd.dataset import load_dataset
+from sgfd.jobs import keep_freed_memory, peak_memory_bytes, use_threads
+from sgfd.recommenders import ItemSets, backbone_places, find_backbone
+from sgfd.recommenders.inputs import Inputs, ModalityFeatures, make_inputs
+from sgfd.recommenders.protocols import split_interactions
+from sgfd.recommenders.sampling import EpochBatches
+
+WIDTH = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbones", help="with commas between [all that train]")
+    parser.add_argument("--dataset", default="sample")
+    parser.add_argument("--users", type=int)
+    parser.add_argument("--items", type=int, default=50_000)
+    parser.add_argument("--interactions", type=int, default=2_000_000)
+    parser.add_argument("--modalities", type=int, default=2)
+    parser.add_argument(
+        "--most-steps", type=int, default=60, help="an epoch is scaled up from so many"
+    )
+    parser.add_argument("--one", help="measure this alone (a child's work)")
+    options = parser.parse_args()
+    use_threads(None)
+    keep_freed_memory()
+    if options.one:
+        print(json.dumps(measure(options.one, make(options), options.most_steps)))
+        return
+    trained = [name for name in backbone_places() if find_backbone(name).trained]
+    names = options.backbones.split(",") if options.backbones else trained
+    print(f"{'':12}{'s/epoch':>9}{'pairs/s':>10}{'peak MB':>9}{'outside':>9}")
+    for name in names:
+        command = [sys.executable, __file__, *sys.argv[1:], "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{name:12}failed: {done.stderr.strip().splitlines()[-1:]}")
+            continue
+        row = json.loads(done.stdout)
+        print(
+            f"{name:12}{row['epoch']:>9.3f}{row['pairs']:>10,.0f}{row['peak'] / 2**20:>9,.0f}"
+            f"{row['outside']:>9.0%}",
+            flush=True,
+        )
+
+
+def make(options: argparse.Namespace) -> Inputs:
+    if options.users is None:
+        dataset = load_dataset(options.dataset)
+        seen = split_interactions(dataset.interactions, "honest").train
+    else:
+        rng = np.random.default_rng(0)
+        user = rng.integers(0, options.users, options.interactions)
+        item = (options.items * rng.random(options.interactions) ** 2).astype(np.int64)
+        seen = ItemSets.from_pairs(user, item, options.users, options.items)
+    present = torch.ones(seen.n_items, dtype=torch.bool)
+    features = {
+        f"modality_{number}": ModalityFeatures(torch.randn(seen.n_items, WIDTH), present)
+        for number in range(options.modalities)
+    }
+    return make_inputs(seen, features, torch.device("cpu"))
+
+
+def measure(name: str, inputs: Inputs, most_steps: int) -> dict[str, float]:
+    kind = find_backbone(name)
+    torch.manual_seed(0)
+    model, settings = kind(inputs, kind.Settings()), kind.Settings()
+    optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
+    model.train()
+
+    def steps(count: int) -> int:
+        start = time.perf_counter()
+        model.begin_epoch(torch.Generator().manual_seed(0))
+        batches = EpochBatches(inputs, settings.batch_size, model.negatives, 0, 0)
+        prepared = time.perf_counter() - start
+        for done, batch in enumerate(batches.start_at(0), start=1):
+            values = torch.stack(list(model.loss(batch).values()))
+            optimizer.zero_grad()
+            values.sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                model.after_step()
+            values.tolist()
+            if done == count:
+                break
+        steps.prepared = prepared
+        return len(batches)
+
+    steps(2)
+    start = time.perf_counter()
+    whole = steps(most_steps)
+    seconds = time.perf_counter() - start - steps.prepared
+    epoch = seconds / min(most_steps, whole) * whole + steps.prepared
+    start = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        steps(5)
+    watched = time.perf_counter() - start
+    kernels = sum(
+        event.self_cpu_time_total for event in profiler.key_averages() if "aten::" in event.key
+    )
+    return {
+        "epoch": epoch,
+        "pairs": len(inputs.users) / epoch,
+        "peak": peak_memory_bytes(),
+        "outside": max(0.0, 1 - kernels / 1e6 / watched),
+    }
+
+
+if __name__ == "__main__":
+    main()
