@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from sgfd.dataset import Feature, ItemCatalog, Vocabulary
+from sgfd.distill.maker import made_by_students
 from sgfd.distill.networks import Student
 from sgfd.distill.stage import EXPORT_ROWS, export
 from sgfd.distill.streaming import Embedder, Standardisation
@@ -212,7 +213,8 @@ def whole_export(
 
     def work() -> None:
         students, statistics = {MODALITY: student}, {MODALITY: standardisation}
-        export(folder, catalog, students, statistics, manifest, torch.device("cpu"))
+        made = made_by_students(catalog.features, students, statistics, torch.device("cpu"))
+        export(folder, catalog, made, manifest)
 
     return work
 

@@ -4,17 +4,42 @@ from sgfd import dataset, distill
 
 office = dataset.load_dataset("office")
 distill.distill(office, Path("artifacts/office"), distill.SGFDSettings(temperature=5))
+distill.distill(office, Path("artifacts/office-pca"), method="pca")
 """
 
 from typing import TYPE_CHECKING
 
-from sgfd.distill.settings import PRESETS, SGFDSettings
+from sgfd.distill.methods import METHODS, Method
+from sgfd.distill.settings import (
+    PRESETS,
+    AutoencoderSettings,
+    LabelSettings,
+    PCASettings,
+    RandomSettings,
+    RawSettings,
+    SGFDSettings,
+    StandardSettings,
+)
 
 if TYPE_CHECKING:
     from sgfd.distill.errors import DistillError
     from sgfd.distill.stage import DistillResult, distill
 
-__all__ = ["PRESETS", "DistillError", "DistillResult", "SGFDSettings", "distill"]
+__all__ = [
+    "METHODS",
+    "PRESETS",
+    "AutoencoderSettings",
+    "DistillError",
+    "DistillResult",
+    "LabelSettings",
+    "Method",
+    "PCASettings",
+    "RandomSettings",
+    "RawSettings",
+    "SGFDSettings",
+    "StandardSettings",
+    "distill",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -36,15 +36,27 @@ class Teacher(nn.Module):
 
 
 class Student(nn.Module):
-    """S_m: one linear layer from D to d, ending on the unit sphere. This is what is exported."""
+    """S_m: one linear layer from D to d, ending on the unit sphere. This is what is exported.
 
-    def __init__(self, source: int, dimension: int) -> None:
+    Other makers leave out LeakyReLU (slope 1) or the unit norm.
+    """
+
+    def __init__(
+        self,
+        source: int,
+        dimension: int,
+        negative_slope: float = NEGATIVE_SLOPE,
+        normalised: bool = True,
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(source, dimension)
+        self.negative_slope = negative_slope
+        self.normalised = normalised
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (b, D) to s (b, d), unit rows."""
-        return _unit(self.linear(x))
+        """x (b, D) to s (b, d), unit rows where `normalised`."""
+        x = functional.leaky_relu(self.linear(x), self.negative_slope)
+        return functional.normalize(x, dim=1) if self.normalised else x
 
 
 class Classifier(nn.Module):

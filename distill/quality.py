@@ -1,4 +1,4 @@
-"""How good a distillation is, on the items that it was not trained on."""
+"""How well features tell items of one label from the others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,102 +9,109 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sgfd.dataset import ItemCatalog
-from sgfd.distill.sgfd import SGFD, ItemReader
+from sgfd.dataset import Feature
+from sgfd.distill.maker import Embed, Made, Task
+from sgfd.distill.streaming import Standardiser
 
 MOST_QUERIES = 2000
 BLOCK = 4096
+UNTAUGHT_SHARE = (
+    0.1  # SGFD's default share: with the same seed, both are measured on the same items
+)
 
-Embed = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor]]
+Indices = NDArray[np.int64]
+LabelledRows = Callable[[Indices], tuple[Tensor, Tensor]]
 
 
 def measure(
-    model: SGFD, reader: ItemReader, catalog: ItemCatalog, held_out: NDArray[np.int64]
+    task: Task,
+    made: Made,
+    held_out: Indices | None = None,
+    figures: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Figures for the manifest; a figure is None where no item can tell it.
+    """Figures for the manifest of a method that no label taught; None where no item can tell one.
 
     - `majority_accuracy`: of the most frequent label, the floor;
-    - by modality, on at most 2,000 held-out labelled items: `teacher_accuracy`, `student_accuracy`;
-      `fidelity`, the mean cosine of student and teacher; `neighbour_agreement`, how often the
-      nearest other labelled item has the same label, by the cosine of generic (standardised),
-      teacher and student features.
+    - by modality, on at most 2,000 held-out labelled items: `neighbour_agreement`, how often the
+      nearest other labelled item has the same label, by the cosine of generic (standardised)
+      features and of those that were made.
+
+    A catalogue without labels has none of these.
+
+    Args:
+        held_out: the items to measure on; those that SGFD would hold out where None.
+        figures: the method's own, by modality.
     """
-    assert catalog.labels is not None
-    model.eval()
-    labelled = held_out[catalog.labels[held_out] >= 0]
-    if len(labelled) > MOST_QUERIES:  # at random: a catalogue may be sorted by label
-        labelled = np.random.default_rng(0).choice(labelled, MOST_QUERIES, replace=False)
-    others = np.setdiff1d(np.flatnonzero(catalog.labels >= 0), labelled)
-    figures: dict[str, Any] = {
-        "held_out_items": len(held_out),
-        "majority_accuracy": _majority(catalog.labels, labelled, others),
-    }
-    with torch.inference_mode():
-        for name in catalog.features:
-            figures[name] = _measure_modality(model, reader, name, labelled, others)
-    return figures
-
-
-def _measure_modality(
-    model: SGFD,
-    reader: ItemReader,
-    name: str,
-    queries: NDArray[np.int64],
-    others: NDArray[np.int64],
-) -> dict[str, Any]:
-    networks = model.modalities()[name]
-
-    def embed_with(network: Callable[[Tensor], Tensor]) -> Embed:
-        def embed(index: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-            batch = reader.read(index)
-            here = batch.present[name]
-            return functional.normalize(network(batch.rows[name][here]), dim=1), batch.labels[here]
-
-        return embed
-
-    t, labels = embed_with(networks.teacher)(queries)
-    s, _ = embed_with(networks.student)(queries)
-    kinds: dict[str, Callable[[Tensor], Tensor]] = {
-        "generic": lambda x: x,
-        "teacher": networks.teacher,
-        "student": networks.student,
-    }
+    by_modality = {name: dict(own) for name, own in (figures or {}).items()}
+    labels = task.catalog.labels
+    if labels is None or not (labels >= 0).any():
+        return by_modality
+    if held_out is None:
+        _, held_out = task.hold_out(UNTAUGHT_SHARE)
+    queries, others = labelled_queries(labels, held_out)
+    for name, modality in made.modalities.items():
+        kinds: dict[str, Embed] = {
+            "generic": Standardiser(task.standardisation[name]),
+            "made": modality.embed,
+        }
+        by_modality.setdefault(name, {})["neighbour_agreement"] = {
+            kind: neighbour_agreement(
+                _labelled_rows(modality.source, embed, labels, task.device), queries, others
+            )
+            for kind, embed in kinds.items()
+        }
     return {
-        "teacher_accuracy": _mean(networks.classifier(t).argmax(dim=1) == labels),
-        "student_accuracy": _mean(networks.classifier(s).argmax(dim=1) == labels),
-        "fidelity": _mean((t * s).sum(dim=1)),
-        "neighbour_agreement": {
-            kind: _neighbour_agreement(embed_with(network), queries, others)
-            for kind, network in kinds.items()
-        },
+        "held_out_items": len(held_out),
+        "majority_accuracy": majority_accuracy(labels, queries, others),
+        **by_modality,
     }
 
 
-def _neighbour_agreement(
-    embed: Embed, queries: NDArray[np.int64], others: NDArray[np.int64]
-) -> float | None:
-    """Share of the queries whose nearest other item (cosine) has their label, in blocks."""
-    wanted, labels = embed(queries)
+def labelled_queries(labels: Indices, held_out: Indices) -> tuple[Indices, Indices]:
+    """At most 2,000 labelled items of `held_out`, and all labelled items but these."""
+    queries = held_out[labels[held_out] >= 0]
+    if len(queries) > MOST_QUERIES:  # at random: a catalogue may be sorted by label
+        queries = np.random.default_rng(0).choice(queries, MOST_QUERIES, replace=False)
+    return queries, np.setdiff1d(np.flatnonzero(labels >= 0), queries)
+
+
+@torch.inference_mode()
+def neighbour_agreement(rows_of: LabelledRows, queries: Indices, others: Indices) -> float | None:
+    """Share of the queries whose nearest other item (cosine) has their label, in blocks.
+
+    `rows_of` gives the unit rows (k, d) and labels (k,) of those items that have the modality.
+    """
+    wanted, labels = rows_of(queries)
     best = wanted.new_full((len(wanted),), -torch.inf)
     found = torch.full_like(labels, -1)
     for start in range(0, len(others), BLOCK):
-        rows, row_labels = embed(others[start : start + BLOCK])
+        rows, row_labels = rows_of(others[start : start + BLOCK])
         if len(rows) and len(wanted):
             score, nearest = (wanted @ rows.T).max(dim=1)
             closer = score > best
             best = torch.where(closer, score, best)
             found = torch.where(closer, row_labels[nearest], found)
-    return _mean(found == labels) if len(others) else None
+    return mean_or_none(found == labels) if len(others) else None
 
 
-def _majority(
-    labels: NDArray[np.int64], queries: NDArray[np.int64], others: NDArray[np.int64]
-) -> float | None:
+def majority_accuracy(labels: Indices, queries: Indices, others: Indices) -> float | None:
     """Accuracy on the queries of the label that is most frequent among the others."""
     if not len(queries) or not len(others):
         return None
     return float((labels[queries] == np.bincount(labels[others]).argmax()).mean())
 
 
-def _mean(values: Tensor) -> float | None:
+def mean_or_none(values: Tensor) -> float | None:
     return float(values.float().mean()) if len(values) else None
+
+
+def _labelled_rows(
+    source: Feature, embed: Embed, labels: Indices, device: torch.device
+) -> LabelledRows:
+    def rows_of(index: Indices) -> tuple[Tensor, Tensor]:
+        rows = torch.from_numpy(embed(source.rows(index))).to(device)
+        here = ~rows[:, 0].isnan()
+        label_of = torch.from_numpy(labels[index]).to(device)
+        return functional.normalize(rows[here], dim=1), label_of[here]
+
+    return rows_of

@@ -1,19 +1,46 @@
-"""Settings of stage one, and the paper's values as presets. Light to import: no torch."""
+"""Settings of every method of stage one, and SGFD's presets. Light to import: no torch."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
+# Settings of the training loop, which every trained method has.
+LearningRate = Annotated[float, Field(gt=0, description="Step size of Adam.")]
+BatchSize = Annotated[int, Field(ge=1, description="Items a step.")]
+Epochs = Annotated[int, Field(ge=1, description="At most so many passes over the items.")]
+Patience = Annotated[
+    int,
+    Field(
+        ge=1,
+        description="Stop after so many epochs without a better loss on the held-out items.",
+    ),
+]
+HeldOutShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=0.5,
+        description="Share of the items that stop the training and measure the result.",
+    ),
+]
+CheckpointSeconds = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="Least time between two checkpoints, in seconds; "
+        "it does not change the result.",
+    ),
+]
 
-@dataclass(
-    frozen=True,
-    config=ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False),
-)
+
+@dataclass(frozen=True, config=CHECKED)
 class SGFDSettings:
     """Settings of semantic-guided feature distillation (Liu et al., ACM MM 2023)."""
 
@@ -31,18 +58,69 @@ class SGFDSettings:
     """Between the teacher's layers; none is the form of the authors' code."""
     logit_scale: Positive = 16.0
     """What the classifiers' cosines are multiplied by at first; it is learnt."""
-    learning_rate: Positive = 3e-3
-    """Step size of Adam."""
-    batch_size: Count = 256
-    """Items a step."""
-    epochs: Count = 300
-    """At most so many passes over the items."""
-    patience: Count = 20
-    """Stop after so many epochs without a better loss on the held-out items."""
-    held_out_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the items that stop the training and measure the result."""
-    checkpoint_seconds: NotNegative = 15.0
-    """Least time between two checkpoints, in seconds; it does not change the result."""
+    learning_rate: LearningRate = 3e-3
+    batch_size: BatchSize = 256
+    epochs: Epochs = 300
+    patience: Patience = 20
+    held_out_share: HeldOutShare = 0.1
+    checkpoint_seconds: CheckpointSeconds = 15.0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class RawSettings:
+    """The generic features as they are: nothing to set."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class StandardSettings:
+    """Every column to mean 0 and standard deviation 1: nothing to set."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class PCASettings:
+    """Settings of principal component analysis."""
+
+    dimension: Count = 128
+    """Number of components; at most as many as there are directions with variance."""
+    standardise: bool = True
+    """Whether columns get standard deviation 1 first; their mean is always subtracted."""
+    whiten: bool = False
+    """Whether every component is scaled to variance 1."""
+    normalise: bool = False
+    """Whether rows are scaled to unit norm."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class RandomSettings:
+    """Settings of the Gaussian random projection of standardised columns."""
+
+    dimension: Count = 128
+    """Width of the projection."""
+    normalise: bool = False
+    """Whether rows are scaled to unit norm."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class LabelSettings:
+    """The category of each item, one-hot: nothing to set."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class AutoencoderSettings:
+    """Settings of the autoencoder, whose encoder has the form of SGFD's student."""
+
+    dimension: Count = 128
+    """Width of the code."""
+    normalise: bool = True
+    """Whether codes are scaled to unit norm, as SGFD's student does."""
+    decoder_width: Count = 512
+    """Width of the decoder's hidden layer."""
+    learning_rate: LearningRate = 1e-3
+    batch_size: BatchSize = 256
+    epochs: Epochs = 500
+    patience: Patience = 20
+    held_out_share: HeldOutShare = 0.1
+    checkpoint_seconds: CheckpointSeconds = 15.0
 
 
 # The authors' weights and temperature, by data set and backbone. Their learning rates belong to

@@ -1,38 +1,49 @@
-"""SGFD: the model put together, and the loop that trains it."""
+"""SGFD: the model put together, what it makes, and how good that is."""
 
-import logging
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.dataset import Feature, ItemCatalog
-from sgfd.distill.errors import DistillError
+from sgfd.distill.batches import ItemBatch, ItemReader
 from sgfd.distill.losses import feature_loss, response_loss, semantic_loss
+from sgfd.distill.maker import Made, Task, made_by_students
 from sgfd.distill.networks import Fusion, ModalityNetworks
+from sgfd.distill.quality import (
+    Indices,
+    LabelledRows,
+    labelled_queries,
+    majority_accuracy,
+    mean_or_none,
+    neighbour_agreement,
+)
 from sgfd.distill.settings import SGFDSettings
-from sgfd.distill.streaming import Standardisation
-from sgfd.jobs import WorkFolder, deferred_interrupt, pack, progress, subset, unpack
+from sgfd.distill.training import Trainable, fit
 
-logger = logging.getLogger("sgfd")
-
-
-@dataclass(frozen=True)
-class ItemBatch:
-    """b items: standardised rows (b, D) by modality, which of them are there, labels (b,)."""
-
-    rows: dict[str, Tensor]
-    present: dict[str, Tensor]
-    labels: Tensor
+PARTS = ("semantic", "fusion", "response", "feature")
 
 
-class SGFD(nn.Module):
+def sgfd(task: Task, settings: SGFDSettings) -> Made:
+    """Train teacher and student on the items and their labels; make the student's features."""
+    catalog = task.catalog
+    reader = ItemReader(catalog, task.standardisation, task.device)
+    widths = {name: feature.dimension for name, feature in catalog.features.items()}
+    model = SGFD(widths, len(catalog.label_names), settings).to(task.device)
+    train, held_out = _hold_out(task, settings.held_out_share)
+    fit(model, reader, train, held_out, task.seed, task.work)
+    students = {name: networks.student for name, networks in model.modalities().items()}
+    made = made_by_students(catalog.features, students, task.standardisation, task.device)
+    return replace(made, quality=_measure(model, reader, task, held_out))
+
+
+class SGFD(Trainable):
     """Teacher, student and classifier of every modality, and the fusion of the teachers."""
+
+    settings: SGFDSettings
 
     def __init__(self, widths: dict[str, int], n_labels: int, settings: SGFDSettings) -> None:
         super().__init__()
@@ -79,12 +90,8 @@ class SGFD(nn.Module):
         }
         return {name: weights[name] * part for name, part in parts.items()}
 
-    def student_errors(self, batch: ItemBatch) -> Tensor:
-        """The students' cross-entropies: by modality, their sum and the items in it, (M, 2).
-
-        No part of the training: on held-out items it tells how good the networks are that will
-        be exported.
-        """
+    def held_out_errors(self, batch: ItemBatch) -> Tensor:
+        """The students' cross-entropies: by modality, their sum and the items in it, (M, 2)."""
         errors = []
         for name, networks in self.modalities().items():
             here = batch.present[name] & (batch.labels >= 0)
@@ -94,143 +101,65 @@ class SGFD(nn.Module):
         return torch.stack(errors).double()
 
 
-PARTS = ("semantic", "fusion", "response", "feature")
+def _hold_out(task: Task, share: float) -> tuple[Indices, Indices]:
+    """The task's split; all items train where one side of it would have no labelled item."""
+    labels = task.catalog.labels
+    assert labels is not None
+    train, held_out = task.hold_out(share)
+    if not (labels[train] >= 0).any() or not (labels[held_out] >= 0).any():
+        return np.union1d(train, held_out), np.empty(0, dtype=np.int64)
+    return train, held_out
 
 
-class ItemReader:
-    """Batches of items, read from the memory maps as they are needed."""
+def _measure(model: SGFD, reader: ItemReader, task: Task, held_out: Indices) -> dict[str, Any]:
+    """Figures for the manifest; a figure is None where no item can tell it.
 
-    def __init__(
-        self,
-        catalog: ItemCatalog,
-        standardisation: dict[str, Standardisation],
-        device: torch.device,
-    ) -> None:
-        assert catalog.labels is not None
-        self.features: dict[str, Feature] = catalog.features
-        self._labels = torch.from_numpy(catalog.labels)
-        self._device = device
-        self._standardisation = {
-            name: (torch.from_numpy(s.mean).to(device), torch.from_numpy(s.scale).to(device))
-            for name, s in standardisation.items()
-        }
-
-    def read(self, index: NDArray[np.int64]) -> ItemBatch:
-        """The items of `index` (b,); rows of a lacking modality are 0 and not `present`."""
-        rows, present = {}, {}
-        for name, feature in self.features.items():
-            mean, scale = self._standardisation[name]
-            generic = torch.from_numpy(feature.rows(index)).to(self._device)
-            present[name] = ~generic[:, 0].isnan()
-            rows[name] = torch.nan_to_num((generic - mean) / scale)
-        return ItemBatch(rows, present, self._labels[index].to(self._device))
-
-
-@dataclass
-class TrainingState:
-    """Where training stands; with the tensors of a checkpoint, all that a resumed run needs.
-
-    Attributes:
-        epoch: epochs done. step: batches done of the epoch at hand.
-        total: the loss, summed over the epoch's batches so far.
-        best, best_epoch: lowest held-out loss, and after how many epochs.
+    - `majority_accuracy`: of the most frequent label, the floor;
+    - by modality, on at most 2,000 held-out labelled items: `teacher_accuracy`, `student_accuracy`;
+      `fidelity`, the mean cosine of student and teacher; `neighbour_agreement`, how often the
+      nearest other labelled item has the same label, by the cosine of generic (standardised),
+      teacher and student features.
     """
-
-    epoch: int = 0
-    step: int = 0
-    total: float = 0.0
-    best: float = float("inf")
-    best_epoch: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON has no infinity."""
-        return asdict(self) | {"best": self.best if np.isfinite(self.best) else None}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "TrainingState":
-        best = float("inf") if record["best"] is None else record["best"]
-        return cls(**(record | {"best": best}))
-
-
-def fit(
-    model: SGFD,
-    reader: ItemReader,
-    train: NDArray[np.int64],
-    held_out: NDArray[np.int64],
-    seed: int,
-    work: WorkFolder,
-) -> TrainingState:
-    """Train on the items `train` until the held-out items get no better; keep the best weights.
-
-    Resumes from the checkpoint in `work` where there is one, to the same result. Where nothing
-    labelled is held out (tiny catalogues), the training loss decides.
-
-    Raises:
-        DistillError: the loss is not finite.
-        KeyboardInterrupt: the user stopped it; the checkpoint is written.
-    """
-    settings = model.settings
-    optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
-    state, best = TrainingState(), _copy(model)
-    if saved := work.restore():
-        tensors, record = saved
-        unpack(tensors, model, optimizer)
-        state, best = TrainingState.from_json(record), subset(tensors, "best.")
-        logger.info("distillation goes on from epoch %d, batch %d", state.epoch + 1, state.step)
-
-    def checkpoint() -> None:
-        best_weights = {f"best.{name}": tensor for name, tensor in best.items()}
-        work.save(pack(model, optimizer) | best_weights, state.to_json())
-
-    last = time.monotonic()
-    with deferred_interrupt() as interrupt, progress(settings.epochs, "distilling") as advance:
-        advance(state.epoch)
-        while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
-            model.train()
-            order = np.random.default_rng([seed, state.epoch]).permutation(train)
-            batches = np.split(
-                order, np.arange(settings.batch_size, len(order), settings.batch_size)
-            )
-            for batch in batches[state.step :]:
-                loss = torch.stack(list(model.loss(reader.read(batch)).values())).sum()
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                state.step, state.total = state.step + 1, state.total + loss.item()
-                if not np.isfinite(state.total):
-                    raise DistillError(
-                        f"epoch {state.epoch + 1}, step {state.step}",
-                        "the loss is no longer finite",
-                        f"lower learning_rate (it is {settings.learning_rate:g})",
-                    )
-                if interrupt.requested or time.monotonic() - last > settings.checkpoint_seconds:
-                    checkpoint()
-                    last = time.monotonic()
-                if interrupt.requested:
-                    raise KeyboardInterrupt
-            trained = state.total / len(batches)
-            state.epoch, state.step, state.total = state.epoch + 1, 0, 0.0
-            reached = _held_out_loss(model, reader, held_out) if len(held_out) else trained
-            if reached < state.best:
-                state.best, state.best_epoch, best = reached, state.epoch, _copy(model)
-            advance(1, loss=f"{trained:.4f}", held_out=f"{reached:.4f}", best=state.best_epoch)
-        if interrupt.requested:  # while the held-out items were looked at for the last time
-            checkpoint()
-            raise KeyboardInterrupt
-    model.load_state_dict(best)
-    return state
-
-
-def _held_out_loss(model: SGFD, reader: ItemReader, held_out: NDArray[np.int64]) -> float:
-    """Cross-entropy of the students: over labelled items first, then over modalities."""
+    labels = task.catalog.labels
+    assert labels is not None
     model.eval()
-    size = model.settings.batch_size
+    queries, others = labelled_queries(labels, held_out)
+    figures: dict[str, Any] = {
+        "held_out_items": len(held_out),
+        "majority_accuracy": majority_accuracy(labels, queries, others),
+    }
     with torch.inference_mode():
-        blocks = [held_out[start : start + size] for start in range(0, len(held_out), size)]
-        sums = torch.stack([model.student_errors(reader.read(block)) for block in blocks]).sum(0)
-    known = sums[sums[:, 1] > 0]
-    return (known[:, 0] / known[:, 1]).mean().item()
+        for name in task.catalog.features:
+            figures[name] = _measure_modality(model, reader, name, queries, others)
+    return figures
 
 
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+def _measure_modality(
+    model: SGFD, reader: ItemReader, name: str, queries: Indices, others: Indices
+) -> dict[str, Any]:
+    networks = model.modalities()[name]
+
+    def rows_with(network: Callable[[Tensor], Tensor]) -> LabelledRows:
+        def rows_of(index: Indices) -> tuple[Tensor, Tensor]:
+            batch = reader.read(index)
+            here = batch.present[name]
+            return functional.normalize(network(batch.rows[name][here]), dim=1), batch.labels[here]
+
+        return rows_of
+
+    t, labels = rows_with(networks.teacher)(queries)
+    s, _ = rows_with(networks.student)(queries)
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {
+        "generic": lambda x: x,
+        "teacher": networks.teacher,
+        "student": networks.student,
+    }
+    return {
+        "teacher_accuracy": mean_or_none(networks.classifier(t).argmax(dim=1) == labels),
+        "student_accuracy": mean_or_none(networks.classifier(s).argmax(dim=1) == labels),
+        "fidelity": mean_or_none((t * s).sum(dim=1)),
+        "neighbour_agreement": {
+            kind: neighbour_agreement(rows_with(network), queries, others)
+            for kind, network in kinds.items()
+        },
+    }

@@ -1,6 +1,5 @@
-"""Stage one from top to bottom: a catalogue becomes a feature set."""
+"""Stage one from top to bottom: a catalogue becomes a feature set, by any method."""
 
-import logging
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -9,21 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from sgfd.dataset import Dataset, ItemCatalog
+from sgfd.dataset import Dataset, ItemCatalog, Vocabulary
 from sgfd.distill.errors import DistillError
-from sgfd.distill.networks import NEGATIVE_SLOPE, Student
-from sgfd.distill.quality import measure
-from sgfd.distill.settings import SGFDSettings
-from sgfd.distill.sgfd import SGFD, ItemReader, fit
-from sgfd.distill.streaming import (
-    Embedder,
-    Standardisation,
-    a_core_for_writing,
-    column_statistics,
-)
+from sgfd.distill.maker import Made, Task
+from sgfd.distill.methods import METHODS, Method
+from sgfd.distill.streaming import a_core_for_writing
 from sgfd.featureset import (
     DatasetOrigin,
     FeatureSetWriter,
@@ -34,7 +25,6 @@ from sgfd.featureset import (
     Producer,
     now,
 )
-from sgfd.featureset import Student as StudentRecord
 from sgfd.jobs import (
     WorkFolder,
     keep_freed_memory,
@@ -44,10 +34,8 @@ from sgfd.jobs import (
     use_threads,
 )
 
-logger = logging.getLogger("sgfd")
-
-METHOD = "sgfd"
 EXPORT_ROWS = 8192
+EXPORT_VALUES = 2**23  # of one modality in a block, at most: 32 MiB
 MODALITY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
 TAKEN_NAMES = ("item_id", "item_index", "label")  # columns that a feature set's table has anyway
 
@@ -68,28 +56,32 @@ class DistillResult:
 def distill(
     dataset: Dataset,
     target: Path,
-    settings: SGFDSettings | None = None,
+    settings: Any = None,
     seed: int = 0,
     *,
+    method: str = "sgfd",
     device: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
 ) -> DistillResult:
-    """Train SGFD's teacher and student on a catalogue and write the student's features.
+    """Make a feature set from a catalogue: fit the method's maker, stream every item through it.
 
     Args:
         target: folder of the feature set to be.
+        settings: of the method's own class, e.g. SGFDSettings; its defaults where None.
+        method: a name in `METHODS`.
         overwrite: replace an existing one.
 
     Raises:
-        DistillError: the data set has no label or no modality to distil, or training diverged.
+        DistillError: there is no such method, the data set lacks what it needs (features,
+            labels), or training diverged.
         JobError: the target exists, or another process is making it.
         DatasetError: a feature file is broken.
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
-    settings = settings or SGFDSettings()
-    catalog = _usable_catalog(dataset)
+    known_method, settings = _method_and_settings(method, settings)
+    catalog = _usable_catalog(dataset, method, known_method)
     torch_device = use_device(device)
     use_threads(threads)
     keep_freed_memory()
@@ -101,7 +93,7 @@ def distill(
         ),
     )
     identity = {
-        "method": METHOD,
+        "method": method,
         "dataset": origin.model_dump(),
         "settings": asdict(settings),
         "seed": seed,
@@ -109,18 +101,12 @@ def distill(
     }
     with WorkFolder(target, identity, overwrite) as work:
         seed_everything(seed)
-        standardisation = {name: column_statistics(f) for name, f in catalog.features.items()}
-        reader = ItemReader(catalog, standardisation, torch_device)
-        widths = {name: feature.dimension for name, feature in catalog.features.items()}
-        model = SGFD(widths, len(catalog.label_names), settings).to(torch_device)
-        train, held_out = _hold_out(catalog, settings.held_out_share, seed)
-        fit(model, reader, train, held_out, seed, work)
-        quality = measure(model, reader, catalog, held_out)
+        made = known_method.make(Task(catalog, seed, torch_device, work), settings)
         manifest = Manifest(
             name=target.name,
             created=now(),
             producer=Producer(name="sgfd", version=version("sgfd")),
-            method=METHOD,
+            method=method,
             settings=asdict(settings),
             seed=seed,
             dataset=origin,
@@ -128,68 +114,84 @@ def distill(
                 Modality(
                     name=name,
                     file=f"{name}.npy",
-                    source_dimension=feature.dimension,
-                    dimension=settings.dimension,
-                    normalised=True,
-                    coverage=feature.coverage,
+                    source_dimension=modality.source.dimension,
+                    dimension=modality.dimension,
+                    normalised=modality.normalised,
+                    coverage=modality.source.coverage,
                 )
-                for name, feature in catalog.features.items()
+                for name, modality in made.modalities.items()
             ],
             labels=_label_record(catalog),
-            student=StudentRecord(negative_slope=NEGATIVE_SLOPE, normalised=True),
-            quality=quality,
+            student=made.student,
+            quality=made.quality,
         )
-        students = {name: networks.student for name, networks in model.modalities().items()}
-        export(work.result, catalog, students, standardisation, manifest, torch_device)
+        export(work.result, catalog, made, manifest)
         artifact = work.publish()
-    return DistillResult(artifact, METHOD, time.perf_counter() - start, quality)
+    return DistillResult(artifact, method, time.perf_counter() - start, made.quality)
 
 
-def export(
-    folder: Path,
-    catalog: ItemCatalog,
-    students: dict[str, Student],
-    standardisation: dict[str, Standardisation],
-    manifest: Manifest,
-    device: torch.device,
-) -> Manifest:
-    """Stream every item through the students into `folder`, block by block."""
-    dimensions = {modality.name: modality.dimension for modality in manifest.modalities}
-    embedders = {
-        name: Embedder(student, standardisation[name], device) for name, student in students.items()
-    }
+def export(folder: Path, catalog: ItemCatalog, made: Made, manifest: Manifest) -> Manifest:
+    """Stream every item through what was made into `folder`, block by block."""
+    dimensions = {name: modality.dimension for name, modality in made.modalities.items()}
+    rows = max(1, min(EXPORT_ROWS, EXPORT_VALUES // max(dimensions.values())))
     with (
         a_core_for_writing(),
         FeatureSetWriter(folder, catalog.items.ids, _label_of_each(catalog), dimensions) as writer,
         progress(catalog.n_items, "exporting") as advance,
     ):
-        for start in range(0, catalog.n_items, EXPORT_ROWS):
-            stop = min(start + EXPORT_ROWS, catalog.n_items)
+        for start in range(0, catalog.n_items, rows):
+            stop = min(start + rows, catalog.n_items)
             writer.append(
                 {
-                    name: embed(catalog.features[name].block(start, stop))
-                    for name, embed in embedders.items()
+                    name: modality.embed(modality.source.block(start, stop))
+                    for name, modality in made.modalities.items()
                 }
             )
             advance(stop - start)
-        tensors: dict[str, NDArray[np.float32]] = {}
-        for name, student in students.items():
-            tensors |= _student_tensors(name, student, standardisation[name])
-        writer.add_student(tensors)
+        if made.student is not None:
+            writer.add_student(
+                {
+                    f"{name}.{part}": tensor
+                    for name, modality in made.modalities.items()
+                    for part, tensor in modality.student.items()
+                }
+            )
         return writer.finish(manifest)
 
 
-def _usable_catalog(dataset: Dataset) -> ItemCatalog:
-    catalog = dataset.catalog
+def _method_and_settings(name: str, settings: Any) -> tuple[Method, Any]:
+    where = f"method {name!r}"
+    if name not in METHODS:
+        raise DistillError(where, "is unknown", f"choose {' or '.join(METHODS)}")
+    kind = METHODS[name].settings
+    if settings is None:
+        return METHODS[name], kind()
+    if not isinstance(settings, kind):
+        raise DistillError(
+            where, f"does not take {type(settings).__name__}", f"give it {kind.__name__}"
+        )
+    return METHODS[name], settings
+
+
+def _usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
+    catalog = dataset.catalog or ItemCatalog(Vocabulary([]))
     where = f"data set {dataset.name}"
-    if catalog is None or not catalog.features:
+    if method.needs_features and not catalog.features:
         raise DistillError(
             where, "has no item features to distil", "add a modality, one row an item"
         )
-    if catalog.labels is None or not (catalog.labels >= 0).any():
+    if method.needs_labels and (catalog.labels is None or not (catalog.labels >= 0).any()):
         raise DistillError(
-            where, "has no labelled item, and labels guide the teacher", "add category labels"
+            where,
+            f"has no labelled item, and method {name} is guided by labels",
+            "add category labels, or choose a --method that needs none",
         )
+    if method.needs_features:
+        _check_modalities(catalog)
+    return catalog
+
+
+def _check_modalities(catalog: ItemCatalog) -> None:
     for name, feature in catalog.features.items():
         if not MODALITY_NAME.fullmatch(name) or name in TAKEN_NAMES:
             raise DistillError(
@@ -201,25 +203,11 @@ def _usable_catalog(dataset: Dataset) -> ItemCatalog:
             raise DistillError(
                 feature.source, f"no item has the modality {name}", "remove the file"
             )
-    return catalog
 
 
-def _hold_out(
-    catalog: ItemCatalog, share: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Items to train on, and items held out, at random; items without any modality are neither."""
-    present = np.stack([feature.present for feature in catalog.features.values()]).any(axis=0)
-    items = np.random.default_rng([seed, 1]).permutation(np.flatnonzero(present))
-    count = int(share * len(items))
-    train, held_out = np.sort(items[count:]), np.sort(items[:count])
-    assert catalog.labels is not None
-    if not (catalog.labels[train] >= 0).any() or not (catalog.labels[held_out] >= 0).any():
-        return np.sort(items), np.empty(0, dtype=np.int64)
-    return train, held_out
-
-
-def _label_record(catalog: ItemCatalog) -> Labels:
-    assert catalog.labels is not None
+def _label_record(catalog: ItemCatalog) -> Labels | None:
+    if catalog.labels is None:
+        return None
     return Labels(
         count=len(catalog.label_names),
         names=list(catalog.label_names),
@@ -229,17 +217,7 @@ def _label_record(catalog: ItemCatalog) -> Labels:
 
 def _label_of_each(catalog: ItemCatalog) -> NDArray[np.object_]:
     """Label name of each item, None where unlabelled."""
-    assert catalog.labels is not None
+    if catalog.labels is None:
+        return np.full(catalog.n_items, None, dtype=object)
     names = np.array([*catalog.label_names, None], dtype=object)
     return names[catalog.labels]
-
-
-def _student_tensors(
-    name: str, student: Student, standardisation: Standardisation
-) -> dict[str, NDArray[np.float32]]:
-    return {
-        f"{name}.weight": student.linear.weight.detach().cpu().numpy(),
-        f"{name}.bias": student.linear.bias.detach().cpu().numpy(),
-        f"{name}.mean": standardisation.mean,
-        f"{name}.scale": standardisation.scale,
-    }

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from sgfd.dataset import Feature
-from sgfd.distill.networks import NEGATIVE_SLOPE, Student
+from sgfd.distill.networks import Student
+from sgfd.jobs import progress
 
 BLOCK_VALUES = 2**22  # of one block in the statistics, whose double copies are 32 MiB each
-FOLDED_OFFSET = 16.0  # means of so many standard deviations can still be folded in float32
+FOLDED_OFFSET = 4.0  # means of so many standard deviations can still be folded in float32
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,59 @@ def column_statistics(feature: Feature, block_rows: int | None = None) -> Standa
     return Standardisation(mean.astype(np.float32), scale.astype(np.float32))
 
 
+class Standardiser:
+    """(x - mean) / scale of generic rows (b, D), float32; a row of NaN stays one."""
+
+    def __init__(self, standardisation: Standardisation) -> None:
+        self._mean, self._scale = standardisation.mean, standardisation.scale
+
+    def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = np.subtract(block, self._mean)
+        rows /= self._scale
+        return rows
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Mean (D,) and covariance (D, D) of the standardised columns, double."""
+
+    mean: torch.Tensor
+    matrix: torch.Tensor
+
+
+def covariance(feature: Feature, columns: Standardisation, device: torch.device) -> Covariance:
+    """Covariance of (x - columns.mean) / columns.scale by one pass, in double precision.
+
+    1/n sum_i x_i x_i^T - m m^T with the mean m of the standardised rows. As m is next to 0 (the
+    rounding of the mean in float32), the difference costs no digits.
+    """
+    mean = torch.from_numpy(columns.mean).to(device).double()
+    scale = torch.from_numpy(columns.scale).to(device).double()
+    count, sums, products = 0, torch.zeros_like(mean), torch.diag(torch.zeros_like(mean))
+    with progress(feature.shape[0], f"covariance of {feature.name}") as advance:
+        for _, stored in feature.blocks(max(1, BLOCK_VALUES // feature.dimension)):
+            rows = torch.from_numpy(stored[~np.isnan(stored[:, 0])]).to(device).double()
+            rows = (rows - mean) / scale
+            sums += rows.sum(dim=0)
+            products.addmm_(rows.T, rows)
+            count += len(rows)
+            advance(len(stored))
+    sums /= max(count, 1)
+    return Covariance(sums, products / max(count, 1) - torch.outer(sums, sums))
+
+
+def has_unit_rows(feature: Feature) -> bool:
+    """Whether the rows that are there are unit vectors, up to 1e-4.
+
+    One pass, which ends at the first block where they are not.
+    """
+    for _, stored in feature.blocks(max(1, BLOCK_VALUES // feature.dimension)):
+        block = stored[~np.isnan(stored[:, 0])]
+        if (np.abs(np.einsum("bd,bd->b", block, block) - 1) > 2e-4).any():
+            return False
+    return True
+
+
 class Embedder:
     """A trained student as one product a block: standardisation is folded into its layer.
 
@@ -64,6 +118,7 @@ class Embedder:
     ) -> None:
         mean = torch.from_numpy(standardisation.mean).double()
         scale = torch.from_numpy(standardisation.scale).double()
+        self._negative_slope, self._normalised = student.negative_slope, student.normalised
         weight = student.linear.weight.detach().cpu().double() / scale
         bias = student.linear.bias.detach().cpu().double()
         self._offset: torch.Tensor | None = None
@@ -76,13 +131,14 @@ class Embedder:
 
     @torch.inference_mode()
     def __call__(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Generic rows (b, D) to unit rows (b, d); a row of NaN stays one."""
+        """Generic rows (b, D) to the student's (b, d); a row of NaN stays one."""
         rows = torch.from_numpy(block).to(self._weight.device)
         if self._offset is not None:
             rows = rows - self._offset
         embedded = torch.addmm(self._bias, rows, self._weight)
-        functional.leaky_relu_(embedded, NEGATIVE_SLOPE)
-        embedded /= torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp_(min=1e-12)
+        functional.leaky_relu_(embedded, self._negative_slope)
+        if self._normalised:
+            embedded /= torch.linalg.vector_norm(embedded, dim=1, keepdim=True).clamp_(min=1e-12)
         result: NDArray[np.float32] = embedded.cpu().numpy()
         return result
 

@@ -1,6 +1,6 @@
 """The card of a feature set: its README, for people and for data hubs."""
 
-from sgfd.featureset.manifest import TABLE, Manifest
+from sgfd.featureset.manifest import TABLE, Manifest, Student
 
 
 def card(manifest: Manifest) -> str:
@@ -53,13 +53,22 @@ import numpy as np
 {first} = np.load("{first}.npy", mmap_mode="r")  # row = item_index, NaN where lacking
 ```
 
-`student.safetensors` embeds new items: `leaky_relu(W ((x - mean) / scale) + b)`, to unit norm.
+{_student_line(manifest.student)}
 `manifest.json` has the settings, the fingerprints of the inputs and the sha256 of every file.
 
 ## Quality
 
 {quality}
 """
+
+
+def _student_line(student: Student | None) -> str:
+    if student is None:
+        return "It has no student: new items need the method itself."
+    linear = "W ((x - mean) / scale) + b"
+    formula = linear if student.negative_slope == 1 else f"leaky_relu({linear})"
+    end = ", to unit norm." if student.normalised else "."
+    return f"`{student.file}` embeds new items: `{formula}`{end}"
 
 
 def _quality_lines(figures: dict[str, object], prefix: str = "") -> list[str]:

@@ -62,7 +62,7 @@ class Modality(_Part):
 
 
 class Labels(_Part):
-    """The labels that took part: how many kinds, their names, the share of items with one."""
+    """The items' labels: how many kinds, their names, the share of items with one."""
 
     count: Size
     names: list[str]
@@ -70,7 +70,10 @@ class Labels(_Part):
 
 
 class Student(_Part):
-    """How the student embeds a new item: leaky_relu(W ((x - mean) / scale) + b), unit norm."""
+    """How the student embeds a new item: leaky_relu(W ((x - mean) / scale) + b).
+
+    A negative slope of 1 leaves leaky_relu out; rows get unit norm where `normalised`.
+    """
 
     file: FileName = STUDENT
     negative_slope: float

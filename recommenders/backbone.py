@@ -69,6 +69,9 @@ class Backbone(nn.Module, ABC):
     """Whether there is no such model without features."""
     scores_new_items: ClassVar[bool] = False
     """Whether an item without interactions is scored by its features."""
+    shortlist: ClassVar[int | None] = None
+    """Where rescoring all items each epoch would cost more than the training: so many, nearest
+    by `embeddings`, are rescored to choose the model. Final figures rescore all items."""
     trained: ClassVar[bool] = True
     """Whether there is anything to train; otherwise `loss` is never called."""
     negatives: int = 0

@@ -56,6 +56,13 @@ class Inputs:
     def device(self) -> torch.device:
         return self.users.device
 
+    def has_features(self) -> Tensor:
+        """Which items have at least one modality, bool (I,)."""
+        has = torch.zeros(self.n_items, dtype=torch.bool, device=self.device)
+        for modality in self.features.values():
+            has |= modality.present
+        return has
+
     def side_by_side(self) -> Tensor:
         """All modalities' features next to each other, (I, sum of widths); 0 where lacking."""
         return torch.cat(

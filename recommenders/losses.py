@@ -25,3 +25,25 @@ def squared_norm(*tables: Tensor) -> Tensor:
     for table in tables[1:]:
         total = total + table.square().sum()
     return total / (2 * rows)
+
+
+def warp_hinge(liked: Tensor, others: Tensor, margin: float, n_items: int) -> Tensor:
+    """Weighted hinge on squared distances: the nearest negative counts, by approximate rank.
+
+    mean of log(1 + rank) * max(0, margin + d_ui - min_j d_uj), rank = n_items times the share of
+    the negatives within the margin (CML, Hsieh et al. 2017, eq. 1 to 4; WARP, Weston et al. 2010).
+
+    Args:
+        liked: squared distances (B,) of the training interactions. others: (B, W).
+    """
+    violating = (margin + liked[:, None] - others.detach() > 0).float().mean(dim=1)
+    weight = (1 + violating * n_items).log().detach()
+    return (weight * functional.relu(margin + liked - others.min(dim=1).values)).mean()
+
+
+def covariance_penalty(points: Tensor) -> Tensor:
+    """(||C||_F^2 - ||diag C||^2) / n of the covariance C of points (n, d): CML's eq. 7."""
+    centred = points - points.mean(dim=0)
+    covariance = centred.T @ centred / len(points)
+    off_diagonal = covariance.square().sum() - covariance.diagonal().square().sum()
+    return off_diagonal / len(points)

@@ -42,6 +42,25 @@ def rank_by_model(model: Backbone) -> Rank:
     return rank
 
 
+def rank_by_shortlist(model: Backbone, size: int) -> Rank:
+    """Lists by a backbone's own score among the `size` best items by its vectors."""
+    nearest = rank_by_vectors(*vectors_of(model), model.similarity)
+    device = next(chain(model.parameters(), model.buffers())).device
+
+    def rank(
+        users: Indices, k: int, seen: ItemSets, candidates: Indices | None = None
+    ) -> tuple[Indices, Scores]:
+        lists, _ = nearest(users, max(k, size), seen, candidates)
+        asking, short = (torch.from_numpy(part).to(device) for part in (users, lists))
+        with torch.inference_mode():
+            scores = model.rescore(asking, short.clamp(min=0)).masked_fill(short < 0, -torch.inf)
+        order = torch.argsort(scores, dim=1, descending=True, stable=True)[:, :k]
+        best, of_best = short.gather(1, order), scores.gather(1, order)
+        return best.cpu().numpy(), of_best.float().cpu().numpy()
+
+    return rank
+
+
 def rank_by_vectors(users: Scores, items: Scores, similarity: Similarity) -> Rank:
     """Lists by the similarity of stored vectors, users (U, d) and items (I, d)."""
 

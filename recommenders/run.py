@@ -29,7 +29,7 @@ from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.evaluation import judge
 from sgfd.recommenders.inputs import FeatureScale, aligned_features, make_inputs
 from sgfd.recommenders.protocols import Protocol, SplitSets, split_interactions
-from sgfd.recommenders.ranking import rank_by_model, vectors_of
+from sgfd.recommenders.ranking import rank_by_model, rank_by_shortlist, vectors_of
 from sgfd.recommenders.run_folder import (
     RUN_FORMAT,
     Names,
@@ -159,7 +159,12 @@ def train(
 def _recall(model: Backbone, split: SplitSets) -> float:
     """Recall@20 on the part that the protocol chooses the model on."""
     held_out, seen = split.held_out(split.chosen_on), split.seen_before(split.chosen_on)
-    return judge(rank_by_model(model), seen, held_out, cutoffs=(20,)).metrics["recall@20"]
+    rank = (
+        rank_by_model(model)
+        if model.shortlist is None
+        else rank_by_shortlist(model, model.shortlist)
+    )
+    return judge(rank, seen, held_out, cutoffs=(20,)).metrics["recall@20"]
 
 
 def _names(dataset: Dataset) -> Names:

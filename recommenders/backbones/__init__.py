@@ -20,11 +20,16 @@ GROUP = "sgfd.backbones"
 BACKBONES = {
     "bm3": "sgfd.recommenders.backbones.bm3:BM3",
     "bpr": "sgfd.recommenders.backbones.bpr:BPR",
+    "cml": "sgfd.recommenders.backbones.cml:CML",
     "content": "sgfd.recommenders.backbones.content:ContentNeighbours",
     "freedom": "sgfd.recommenders.backbones.freedom:FREEDOM",
     "graphfilter": "sgfd.recommenders.backbones.graphfilter:GraphFilter",
+    "grcn": "sgfd.recommenders.backbones.grcn:GRCN",
     "lightgcn": "sgfd.recommenders.backbones.lightgcn:LightGCN",
+    "maml": "sgfd.recommenders.backbones.maml:MAML",
     "mgcn": "sgfd.recommenders.backbones.mgcn:MGCN",
+    "neumf": "sgfd.recommenders.backbones.neumf:NeuMF",
+    "ngcf": "sgfd.recommenders.backbones.ngcf:NGCF",
     "popular": "sgfd.recommenders.backbones.popular:MostPopular",
     "vbpr": "sgfd.recommenders.backbones.vbpr:VBPR",
 }

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sgfd.recommenders.backbone import (
     CHECKED,
@@ -56,9 +57,10 @@ class LightGCN(Backbone):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR on the propagated vectors, L2 on those of round 0 (eq. 15)."""
         users, items = self.embeddings()
-        user = users[batch.users].unsqueeze(1)  # (B, 1, d)
-        liked = (user[:, 0] * items[batch.items]).sum(dim=1)
-        others = (user * items[batch.negatives]).sum(dim=2)
+        # `embedding` sums gradients in one order; indexing does not, and two runs would differ.
+        user = functional.embedding(batch.users, users)  # (B, d)
+        liked = (user * functional.embedding(batch.items, items)).sum(dim=1)
+        others = (user[:, None] * functional.embedding(batch.negatives, items)).sum(dim=2)
         ego = self.users(batch.users), self.items(batch.items), self.items(batch.negatives)
         return {
             "ranking": ranking_loss(liked, others),

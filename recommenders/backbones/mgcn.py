@@ -85,9 +85,9 @@ class MGCN(Backbone):
         """BPR, the contrast of the two views of the batch's users and items, L2 (eq. 18 to 20)."""
         behaviour, content = self.views()
         users, items = (b + c for b, c in zip(behaviour, content, strict=True))
-        user, negatives = users[batch.users], batch.negatives[:, 0]
-        liked = (user * items[batch.items]).sum(dim=1)
-        others = (user * items[negatives]).sum(dim=1)
+        user, negatives = users.index_select(0, batch.users), batch.negatives[:, 0]
+        liked = (user * items.index_select(0, batch.items)).sum(dim=1)
+        others = (user * items.index_select(0, negatives)).sum(dim=1)
         ego = self.users(batch.users), self.items(batch.items), self.items(negatives)
         parts = {
             "ranking": ranking_loss(liked, others[:, None]),
@@ -95,7 +95,10 @@ class MGCN(Backbone):
         }
         if self.features:
             views = zip(behaviour, content, (batch.users, batch.items), strict=True)
-            two = [contrast(e[rows], c[rows], self.settings.temperature) for e, c, rows in views]
+            two = [
+                contrast(e.index_select(0, r), c.index_select(0, r), self.settings.temperature)
+                for e, c, r in views
+            ]
             parts["contrast"] = self.settings.contrast_weight * (two[0] + two[1])
         return parts
 

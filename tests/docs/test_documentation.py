@@ -23,7 +23,7 @@ def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 6
+    assert len(shell) == 10
     for arguments in shell:
         if arguments[1] == "train":  # shown as a user types it; here a short run will do
             arguments += ["--set", "epochs=3"]
@@ -38,7 +38,8 @@ def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["distill", "train", "evaluate", "recommend", "data check", "features verify"]
+    "command",
+    ["distill", "train", "evaluate", "recommend", "similar", "data check", "features verify"],
 )
 def test_every_command_is_in_the_readme(command):
     assert f"pipeline {command}" in README

@@ -1,0 +1,132 @@
+"""NeuMF: matrix factorisation and a multi-layer perceptron, fused.
+
+He, Liao, Zhang, Nie, Hu, Chua: Neural Collaborative Filtering, WWW 2017, arXiv 1708.05031. Equation
+numbers refer to that paper.
+"""
+
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgfd.recommenders.backbone import (
+    CHECKED,
+    Backbone,
+    BackboneSettings,
+    Batch,
+    Count,
+    NotNegative,
+    Share,
+)
+from sgfd.recommenders.inputs import Inputs
+
+PAIRS_A_SLICE = 200_000  # scored at once; bounds the memory of `rescore`
+
+
+@dataclass(frozen=True, config=CHECKED)
+class NeuMFSettings(BackboneSettings):
+    """Settings of NeuMF; defaults of the paper's section 4.1."""
+
+    batch_size: Count = 256
+    """Training interactions a step, each with its negatives."""
+    factors: Count = 32
+    """Width of the last layer of either part (predictive factors; 8 to 64 in the paper)."""
+    layers: Count = 3
+    """Hidden layers of the perceptron, each half as wide as the one before."""
+    sampled: Count = 4
+    """Negatives of each interaction."""
+    dropout: Share = 0.0
+    """Share of the perceptron's hidden entries that are dropped."""
+    regularization: NotNegative = 0.0
+    """Weight of the squared vectors of the batch."""
+
+
+class NeuMF(Backbone):
+    """score(u, i) = h . [p_u * q_i ; MLP([p'_u ; q'_i])] (eq. 12).
+
+    Trained as a classifier: binary cross-entropy of interactions and sampled negatives (eq. 7).
+    The paper's model has no features: they are left out. The perceptron's first layer is a
+    sum of a user's and an item's part, which is what makes scoring all pairs affordable.
+    """
+
+    Settings: ClassVar[type[BackboneSettings]] = NeuMFSettings
+    uses_features: ClassVar[bool] = False
+
+    def __init__(self, inputs: Inputs, settings: NeuMFSettings) -> None:
+        super().__init__(inputs, settings)
+        self.settings = settings
+        self.negatives = settings.sampled
+        wide = settings.factors * 2 ** (settings.layers - 1)  # half of the first layer's input
+        self.users = nn.Embedding(inputs.n_users, settings.factors)
+        self.items = nn.Embedding(inputs.n_items, settings.factors)
+        self.deep_users = nn.Embedding(inputs.n_users, wide)
+        self.deep_items = nn.Embedding(inputs.n_items, wide)
+        widths = [settings.factors * 2**k for k in range(settings.layers, -1, -1)]
+        self.hidden = nn.ModuleList(
+            nn.Linear(inside, outside) for inside, outside in pairwise(widths)
+        )
+        self.output = nn.Linear(2 * settings.factors, 1)
+        for table in (self.users, self.items, self.deep_users, self.deep_items):
+            nn.init.normal_(table.weight, std=0.01)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Binary cross-entropy of the interactions and their negatives (eq. 7)."""
+        items = torch.cat([batch.items[:, None], batch.negatives], dim=1)  # (B, 1 + W)
+        logits = self.rescore(batch.users, items)
+        labels = torch.zeros_like(logits)
+        labels[:, 0] = 1
+        tables = (
+            self.users(batch.users),
+            self.deep_users(batch.users),
+            self.items(items),
+            self.deep_items(items),
+        )
+        squares = torch.stack([table.square().sum() for table in tables]).sum()
+        return {
+            "classification": functional.binary_cross_entropy_with_logits(logits, labels),
+            "regularization": self.settings.regularization * squares / len(batch.users),
+        }
+
+    def rescore(self, users: Tensor, items: Tensor) -> Tensor:
+        """Logits of users (B,) with items (B, C), or with all items (I,): (B, C) or (B, I)."""
+        from_users, from_items = self._first_layer()
+        size = max(1, PAIRS_A_SLICE // items.shape[-1])
+        return torch.cat(
+            [
+                self._score(users[at : at + size], chosen, from_users, from_items)
+                for at in range(0, len(users), size)
+                for chosen in (items if items.dim() == 1 else items[at : at + size],)
+            ]
+        )
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """The vectors of both parts side by side, for neighbours: (U, ...) and (I, ...)."""
+        return (
+            torch.cat([self.users.weight, self.deep_users.weight], dim=1),
+            torch.cat([self.items.weight, self.deep_items.weight], dim=1),
+        )
+
+    def _first_layer(self) -> tuple[Tensor, Tensor]:
+        """What each user (U, h) and item (I, h) adds to the perceptron's first layer."""
+        first = self.hidden[0]
+        assert isinstance(first, nn.Linear)
+        half = self.deep_users.embedding_dim
+        return (
+            self.deep_users.weight @ first.weight[:, :half].T,
+            self.deep_items.weight @ first.weight[:, half:].T + first.bias,
+        )
+
+    def _score(
+        self, users: Tensor, items: Tensor, from_users: Tensor, from_items: Tensor
+    ) -> Tensor:
+        product = self.users(users)[:, None] * self.items(items)  # (B, C, factors)
+        first = functional.embedding(users, from_users)[:, None]
+        deep = functional.relu(first + functional.embedding(items, from_items))
+        for layer in self.hidden[1:]:
+            deep = functional.dropout(deep, self.settings.dropout, self.training)
+            deep = functional.relu(layer(deep))
+        score: Tensor = self.output(torch.cat([product, deep], dim=2)).squeeze(2)
+        return score

@@ -1,0 +1,103 @@
+"""NGCF: propagation with weights and the product of neighbours.
+
+Wang, He, Wang, Feng, Chua: Neural Graph Collaborative Filtering, SIGIR 2019, arXiv 1905.08108.
+Equation numbers refer to that paper.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgfd.recommenders.backbone import (
+    CHECKED,
+    Backbone,
+    BackboneSettings,
+    Batch,
+    Count,
+    NotNegative,
+    Share,
+)
+from sgfd.recommenders.graph import BipartiteGraph
+from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.losses import ranking_loss, squared_norm
+
+NEGATIVE_SLOPE = 0.2  # of LeakyReLU in the authors' code
+
+
+@dataclass(frozen=True, config=CHECKED)
+class NGCFSettings(BackboneSettings):
+    """Settings of NGCF; defaults of the paper's section 4.2.3, which searches the others."""
+
+    batch_size: Count = 1024
+    """Training interactions a step."""
+    embedding_dim: Count = 64
+    """Width of the vectors, and of every layer."""
+    layers: Count = 3
+    """Rounds of propagation (L)."""
+    message_dropout: Share = 0.1
+    """Share of a layer's output entries dropped in training."""
+    regularization: NotNegative = 1e-4
+    """Weight of the squared round-0 vectors of the batch (lambda of eq. 11)."""
+
+
+class NGCF(Backbone):
+    """score(u, i) = e_u . e_i, e all rounds' vectors side by side (eq. 9, 10).
+
+        E(l+1) = LeakyReLU((A + I) E(l) W1 + b1 + (A E(l)) * E(l) W2 + b2)   (eq. 7)
+
+    A = D^-1/2 A D^-1/2 of the user-item graph, W1 and W2 (d, d) of each round. The paper's model
+    has no features: they are left out.
+    """
+
+    Settings: ClassVar[type[BackboneSettings]] = NGCFSettings
+    uses_features: ClassVar[bool] = False
+    negatives = 1
+
+    def __init__(self, inputs: Inputs, settings: NGCFSettings) -> None:
+        super().__init__(inputs, settings)
+        self.settings = settings
+        d = settings.embedding_dim
+        self.graph = BipartiteGraph(inputs)
+        self.users = nn.Embedding(inputs.n_users, d)
+        self.items = nn.Embedding(inputs.n_items, d)
+        self.sums = nn.ModuleList(nn.Linear(d, d) for _ in range(settings.layers))
+        self.products = nn.ModuleList(nn.Linear(d, d) for _ in range(settings.layers))
+        nn.init.xavier_uniform_(self.users.weight)
+        nn.init.xavier_uniform_(self.items.weight)
+        for linear in (*self.sums, *self.products):
+            assert isinstance(linear, nn.Linear)
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """BPR on the vectors of all rounds, L2 on those of round 0 (eq. 11)."""
+        users, items = self.embeddings()
+        user, negatives = users.index_select(0, batch.users), batch.negatives[:, 0]
+        liked = (user * items.index_select(0, batch.items)).sum(dim=1)
+        others = (user * items.index_select(0, negatives)).sum(dim=1)
+        ego = self.users(batch.users), self.items(batch.items), self.items(negatives)
+        return {
+            "ranking": ranking_loss(liked, others[:, None]),
+            "regularization": self.settings.regularization * squared_norm(*ego),
+        }
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Vectors of all rounds side by side: users (U, (L + 1) d), items (I, (L + 1) d)."""
+        users, items = [self.users.weight], [self.items.weight]
+        for to_sum, to_product in zip(self.sums, self.products, strict=True):
+            near_users, near_items = (
+                self.graph.users_from(items[-1]),
+                self.graph.items_from(users[-1]),
+            )
+            for table, near in ((users, near_users), (items, near_items)):
+                own = table[-1]
+                layer = functional.leaky_relu(
+                    to_sum(near + own) + to_product(near * own), NEGATIVE_SLOPE
+                )
+                table.append(
+                    functional.dropout(layer, self.settings.message_dropout, self.training)
+                )
+        return torch.cat(users, dim=1), torch.cat(items, dim=1)
