@@ -22,6 +22,7 @@ BACKBONES = {
     "bpr": "sgfd.recommenders.backbones.bpr:BPR",
     "cml": "sgfd.recommenders.backbones.cml:CML",
     "content": "sgfd.recommenders.backbones.content:ContentNeighbours",
+    "dgcf": "sgfd.recommenders.backbones.dgcf:DGCF",
     "freedom": "sgfd.recommenders.backbones.freedom:FREEDOM",
     "graphfilter": "sgfd.recommenders.backbones.graphfilter:GraphFilter",
     "grcn": "sgfd.recommenders.backbones.grcn:GRCN",
