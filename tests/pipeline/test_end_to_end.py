@@ -12,6 +12,7 @@ RUN_FILES = {
     "per_user.parquet",
     "topk.parquet",
     "model.safetensors",
+    "features.safetensors",
     "user_embeddings.npy",
     "item_embeddings.npy",
     "interactions.parquet",
