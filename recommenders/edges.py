@@ -1,5 +1,6 @@
 """Attention on the edges of a graph: dots, softmax and weighted sums that all have gradients."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -11,19 +12,20 @@ class Edges:
     """E directed edges from sources to targets, grouped by target.
 
     Attributes:
-        targets, sources: int64 (E,), ascending by target.
+        targets, sources: int64 (E,), ascending by target, then by source.
         order: int64 (E,), the place of each in the lists that were given.
     """
 
-    def __init__(self, targets: Tensor, sources: Tensor, n_targets: int) -> None:
-        self.order = torch.argsort(targets, stable=True)
+    def __init__(self, targets: Tensor, sources: Tensor, n_targets: int, n_sources: int) -> None:
+        by_source = torch.argsort(sources, stable=True)
+        self.order = by_source[torch.argsort(targets[by_source], stable=True)]
         self.targets, self.sources = targets[self.order], sources[self.order]
-        self.n_targets = n_targets
-        sizes = torch.bincount(targets, minlength=n_targets)
-        self.offsets = torch.cumsum(sizes, dim=0) - sizes
+        self.n_targets, self.n_sources = n_targets, n_sources
+        self.starts = _starts(self.targets, n_targets)
         # Grouped by source, for the gradient of the sum.
         self._by_source = torch.argsort(self.sources, stable=True)
         self._source_targets = self.targets[self._by_source]
+        self._source_starts = _starts(self.sources, n_sources)
 
     def dots(self, targets: Tensor, sources: Tensor) -> Tensor:
         """x_target . y_source of every edge, (E,), for x (n_targets, d) and y (n_sources, d)."""
@@ -32,40 +34,67 @@ class Edges:
 
     def softmax(self, logits: Tensor, there: Tensor) -> Tensor:
         """Softmax over the edges of each target that are there, 0 for the others: (E,)."""
-        logits = logits.masked_fill(~there, -torch.inf)
-        highest = logits.new_full((self.n_targets,), -torch.inf).scatter_reduce(
-            0, self.targets, logits.detach(), "amax"
-        )
-        highest = highest.masked_fill(highest.isinf(), 0)
-        powers = (logits - highest.index_select(0, self.targets)).exp()
-        total = powers.new_zeros(self.n_targets).index_add(0, self.targets, powers)
-        return powers / total.clamp(min=1e-12).index_select(0, self.targets)
+        share: Tensor = _Softmax.apply(logits, there, self)  # type: ignore[no-untyped-call]
+        return share
 
     def sum(self, weight: Tensor, sources: Tensor) -> Tensor:
         """sum over its edges of weight_e y_source for each target: (n_targets, d)."""
         total: Tensor = _Sum.apply(weight, sources, self)  # type: ignore[no-untyped-call]
         return total
 
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of the values (E,) of each target's edges: (n_targets,)."""
+        return values.new_zeros(self.n_targets).index_add_(0, self.targets, values)
+
     def weighted(self, weight: Tensor, sources: Tensor) -> Tensor:
         """`sum`, outside autograd."""
         return functional.embedding_bag(
-            self.sources, sources, self.offsets, mode="sum", per_sample_weights=weight
+            self.sources, sources, self.starts[:-1], mode="sum", per_sample_weights=weight
         )
 
-    def transposed(self, weight: Tensor, targets: Tensor, n_sources: int) -> Tensor:
+    def transposed(self, weight: Tensor, targets: Tensor) -> Tensor:
         """sum over its edges of weight_e x_target for each source: (n_sources, d)."""
-        sizes = torch.bincount(self.sources, minlength=n_sources)
         return functional.embedding_bag(
             self._source_targets,
             targets,
-            torch.cumsum(sizes, dim=0) - sizes,
+            self._source_starts[:-1],
             mode="sum",
             per_sample_weights=weight[self._by_source],
         )
 
 
+def _starts(groups: Tensor, n_groups: int) -> Tensor:
+    """Where each group begins in ascending `groups`, and where the last one ends: (n_groups + 1)"""
+    sizes = torch.bincount(groups, minlength=n_groups)
+    return functional.pad(torch.cumsum(sizes, dim=0), (1, 0))
+
+
 def edge_dots(edges: Edges, targets: Tensor, sources: Tensor) -> Tensor:
-    """x_target . y_source of every edge, in slices that stay in the cache."""
+    """x_target . y_source of every edge, (E,).
+
+    On a CPU torch's product that is sampled at the edges is eight times as fast as gathering
+    their rows; it comes with MKL, so not with every build.
+    """
+    if targets.is_cuda or torch.backends.mkl.is_available():
+        return _sampled_dots(edges, targets, sources)
+    return _gathered_dots(edges, targets, sources)
+
+
+def _sampled_dots(edges: Edges, targets: Tensor, sources: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        pattern = torch.sparse_csr_tensor(
+            edges.starts,
+            edges.sources,
+            targets.new_zeros(len(edges.targets)),
+            (edges.n_targets, edges.n_sources),
+            check_invariants=False,
+        )
+        return torch.sparse.sampled_addmm(pattern, targets, sources.T, beta=0.0).values()
+
+
+def _gathered_dots(edges: Edges, targets: Tensor, sources: Tensor) -> Tensor:
+    """In slices that stay in the cache."""
     dots = targets.new_empty(len(edges.targets))
     for start in range(0, len(dots), _SLICE):
         part = slice(start, start + _SLICE)
@@ -92,7 +121,7 @@ class _Dots(torch.autograd.Function):
         weight = gradients[0].contiguous()
         return (
             ctx.edges.weighted(weight, sources),
-            ctx.edges.transposed(weight, targets, len(sources)),
+            ctx.edges.transposed(weight, targets),
             None,
         )
 
@@ -112,6 +141,30 @@ class _Sum(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         return (
             edge_dots(ctx.edges, gradient, sources),
-            ctx.edges.transposed(weight, gradient, len(sources)),
+            ctx.edges.transposed(weight, gradient),
             None,
         )
+
+
+class _Softmax(torch.autograd.Function):
+    """d/dlogit_e = p_e (g_e - sum of p g over the target's edges)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, there: Tensor, edges: Edges) -> Tensor:
+        logits = logits.masked_fill(~there, -torch.inf)
+        highest = logits.new_full((edges.n_targets,), -torch.inf)
+        highest.scatter_reduce_(0, edges.targets, logits, "amax")
+        highest.masked_fill_(highest.isinf(), 0)  # no edge at all
+        powers = logits.sub_(highest.index_select(0, edges.targets)).exp_()
+        total = edges.total(powers).clamp_(min=1e-12)
+        share = powers.div_(total.index_select(0, edges.targets))
+        ctx.save_for_backward(share)
+        ctx.edges = edges
+        return share
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (share,) = ctx.saved_tensors
+        weighted = share * gradients[0]
+        total = ctx.edges.total(weighted).index_select(0, ctx.edges.targets)
+        return weighted.addcmul_(share, total, value=-1), None, None

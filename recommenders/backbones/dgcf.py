@@ -69,8 +69,8 @@ class DGCF(Backbone):
         super().__init__(inputs, settings)
         self.settings = settings
         self.chunk = -(-settings.embedding_dim // settings.intents)
-        self.to_users = Edges(inputs.users, inputs.items, inputs.n_users)
-        self.to_items = Edges(inputs.items, inputs.users, inputs.n_items)
+        self.to_users = Edges(inputs.users, inputs.items, inputs.n_users, inputs.n_items)
+        self.to_items = Edges(inputs.items, inputs.users, inputs.n_items, inputs.n_users)
         self.users = nn.Embedding(inputs.n_users, self.chunk * settings.intents)
         self.items = nn.Embedding(inputs.n_items, self.chunk * settings.intents)
         nn.init.xavier_uniform_(self.users.weight)

@@ -22,6 +22,7 @@ from sgfd.recommenders.backbone import (
 from sgfd.recommenders.edges import Edges
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss
+from sgfd.recommenders.unit import unit_rows
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -72,8 +73,8 @@ class GRCN(Backbone):
         d = settings.embedding_dim
         self.n_users = inputs.n_users
         self.features = list(inputs.features.values())
-        self.to_users = Edges(inputs.users, inputs.items, inputs.n_users)
-        self.to_items = Edges(inputs.items, inputs.users, inputs.n_items)
+        self.to_users = Edges(inputs.users, inputs.items, inputs.n_users, inputs.n_items)
+        self.to_items = Edges(inputs.items, inputs.users, inputs.n_items, inputs.n_users)
         self.users = nn.Embedding(inputs.n_users, d)
         self.items = nn.Embedding(inputs.n_items, d)
         self.preferences = nn.ModuleList(nn.Embedding(inputs.n_users, d) for _ in self.features)
@@ -90,26 +91,34 @@ class GRCN(Backbone):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR, and the mean squares of the batch's id embeddings and preferences."""
-        users, items = self.embeddings()
-        user, negatives = users.index_select(0, batch.users), batch.negatives[:, 0]
-        liked = (user * items.index_select(0, batch.items)).sum(dim=1)
-        others = (user * items.index_select(0, negatives)).sum(dim=1)
+        negatives = batch.negatives[:, 0]
+        liked, others = [], []
+        for users, items in self._parts():
+            user = users.index_select(0, batch.users)
+            liked.append(torch.linalg.vecdot(user, items.index_select(0, batch.items)))
+            others.append(torch.linalg.vecdot(user, items.index_select(0, negatives)))
         ids = (self.users(batch.users), self.items(batch.items), self.items(negatives))
         decay = torch.stack([rows.square().mean() for rows in ids]).mean()
         for preference in self.preferences:
             decay = decay + preference(batch.users).square().mean()
         return {
-            "ranking": ranking_loss(liked, others[:, None]),
+            "ranking": ranking_loss(
+                torch.stack(liked).sum(dim=0), torch.stack(others).sum(dim=0)[:, None]
+            ),
             "weight decay": self.settings.weight_decay * decay,
         }
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Id vectors and modality vectors side by side: (U, (1 + M) d) and (I, (1 + M) d)."""
-        users, items, to_users, to_items = [], [], [], []
+        users, items = zip(*self._parts(), strict=True)
+        return torch.cat(users, dim=1), torch.cat(items, dim=1)
+
+    def _parts(self) -> list[tuple[Tensor, Tensor]]:
+        """Vectors of users (U, d) and items (I, d): ids first, then each modality."""
+        modalities, to_users, to_items = [], [], []
         for number in range(len(self.features)):
-            (user, item), (alpha_users, alpha_items) = self._modality(number)
-            users.append(user)
-            items.append(item)
+            vectors, (alpha_users, alpha_items) = self._modality(number)
+            modalities.append(vectors)
             # The source's confidence: of an edge to a user it is the item's, and the reverse.
             to_users.append(
                 alpha_users * self._confidence(self.item_confidence, number, self.to_users)
@@ -121,20 +130,20 @@ class GRCN(Backbone):
             self._refined(to_users, self.to_users, self.item_confidence),
             self._refined(to_items, self.to_items, self.user_confidence),
         )
-        return torch.cat([ids[0], *users], dim=1), torch.cat([ids[1], *items], dim=1)
+        return [ids, *modalities]
 
     def _modality(self, number: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Vectors of users and items in a modality, and alpha of the edges to each."""
         modality, projection = self.features[number], self.projections[number]
-        content = functional.normalize(functional.leaky_relu(projection(modality.values)), dim=1)
+        content = unit_rows(functional.leaky_relu(projection(modality.values)))
         content = content * modality.present[:, None]
         table = self.preferences[number]
         assert isinstance(table, nn.Embedding)
-        preference = functional.normalize(table.weight, dim=1)
+        preference = unit_rows(table.weight)
         there = modality.present.index_select(0, self.to_users.sources)
         for _ in range(self.settings.routing_rounds):
             alpha = self.to_users.softmax(self.to_users.dots(preference, content), there)
-            preference = functional.normalize(preference + self.to_users.sum(alpha, content), dim=1)
+            preference = unit_rows(preference + self.to_users.sum(alpha, content))
         alpha_users = self.to_users.softmax(self.to_users.dots(preference, content), there)
         there = modality.present.index_select(0, self.to_items.targets)
         alpha_items = self.to_items.softmax(self.to_items.dots(content, preference), there)
@@ -158,8 +167,8 @@ class GRCN(Backbone):
         return functional.relu(weight) if self.settings.prune else weight
 
     def _id_vectors(self, to_users: Tensor, to_items: Tensor) -> tuple[Tensor, Tensor]:
-        users = functional.normalize(self.users.weight, dim=1)
-        items = functional.normalize(self.items.weight, dim=1)
+        users = unit_rows(self.users.weight)
+        items = unit_rows(self.items.weight)
         user_sum, item_sum = users, items
         for _ in range(self.settings.layers):
             users, items = self.to_users.sum(to_users, items), self.to_items.sum(to_items, users)

@@ -114,7 +114,7 @@ class MAML(Backbone):
         user, item = self.users(batch.users), self.items(items)
         there = self.has_content[items]
         content = self._projected(self.content[items], there)
-        distance = self._distance(user[:, None].expand_as(item), item, content)
+        distance = self._distance(user, item, content)
         n_items = self.items.num_embeddings
         parts = {
             "metric": warp_hinge(distance[:, 0], distance[:, 1:], self.settings.margin, n_items),
@@ -140,33 +140,46 @@ class MAML(Backbone):
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
         """Minus the distances of users (B,) to items (B, C), or to all items (I,)."""
         content = self._projected(self.content, self.has_content)
-        views = [self.items.weight] + ([] if content is None else [content])
-        d = self.settings.embedding_dim
-        # The first layer is a sum over its views, so only the second costs for each pair.
-        from_users = self.users.weight @ self.inward.weight[:, :d].T
-        from_items = torch.cat(views, dim=1) @ self.inward.weight[:, d:].T
-        squares = self.users.weight.square().sum(dim=1), torch.cat(views, 1).square().sum(dim=1)
+        from_users, user_squares = self._inward_user(self.users(users))
+        from_items, item_squares = self._inward_item(self.items.weight, content)
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
         scores = []
         for at in range(0, len(users), size):
-            user = users[at : at + size]
-            item = items if items.dim() == 1 else items[at : at + size]
-            norm = (squares[0][user][:, None] + squares[1][item]).sqrt().clamp(min=1e-12)
-            hidden = (from_users[user][:, None] + from_items[item]) / norm.unsqueeze(2)
-            weight = self._weight(hidden + self.inward.bias)
-            apart = weight * (self.users.weight[user][:, None] - self.items.weight[item])
+            part = slice(at, at + size)
+            item = items if items.dim() == 1 else items[part]
+            weight = self._weight(
+                (from_users[part][:, None], user_squares[part][:, None]),
+                (from_items[item], item_squares[item]),
+            )
+            apart = weight * (self.users(users[part])[:, None] - self.items(item))
             scores.append(-apart.square().sum(dim=2))
         return torch.cat(scores)
 
     def _distance(self, user: Tensor, item: Tensor, content: Tensor | None) -> Tensor:
-        """Distances of pairs (B, C) from their vectors (B, C, d) each."""
-        views = [user, item] + ([] if content is None else [content])
-        unit = functional.normalize(torch.cat(views, dim=2), dim=2)
-        return (self._weight(self.inward(unit)) * (user - item)).square().sum(dim=2)
+        """Distances (B, C) of users (B, d) to items (B, C, d) with content (B, C, d)."""
+        user = user[:, None]
+        weight = self._weight(self._inward_user(user), self._inward_item(item, content))
+        return (weight * (user - item)).square().sum(dim=2)
 
-    def _weight(self, hidden: Tensor) -> Tensor:
-        """Weights of the dimensions (B, C, d), d in sum, from the first layer's (B, C, 5 d)."""
-        logits = functional.relu(self.outward(torch.tanh(hidden)))
+    # The first layer of a unit vector [u; i; f] / n is a sum over its views, divided by n: what a
+    # user adds to it costs once for him, not once for each pair.
+
+    def _inward_user(self, user: Tensor) -> tuple[Tensor, Tensor]:
+        """What users (..., d) add to the first layer (..., 5 d), and their squared lengths."""
+        d = self.settings.embedding_dim
+        return user @ self.inward.weight[:, :d].T, user.square().sum(dim=-1)
+
+    def _inward_item(self, item: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What items and their content (..., d) add to it, and their squared lengths."""
+        d = self.settings.embedding_dim
+        views = item if content is None else torch.cat([item, content], dim=-1)
+        return views @ self.inward.weight[:, d:].T, views.square().sum(dim=-1)
+
+    def _weight(self, user: tuple[Tensor, Tensor], item: tuple[Tensor, Tensor]) -> Tensor:
+        """Weights of the dimensions (B, C, d), d in sum, from what user and item add."""
+        length = (user[1] + item[1]).clamp(min=1e-24).sqrt().unsqueeze(2)
+        hidden = torch.tanh((user[0] + item[0]) / length + self.inward.bias)
+        logits = functional.relu(self.outward(hidden))
         return logits.softmax(dim=2) * self.settings.embedding_dim
 
     def _projected(self, content: Tensor, there: Tensor) -> Tensor | None:

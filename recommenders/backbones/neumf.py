@@ -75,16 +75,13 @@ class NeuMF(Backbone):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy of the interactions and their negatives (eq. 7)."""
         items = torch.cat([batch.items[:, None], batch.negatives], dim=1)  # (B, 1 + W)
-        logits = self.rescore(batch.users, items)
+        user, item = self.users(batch.users)[:, None], self.items(items)
+        deep_user, deep_item = self.deep_users(batch.users)[:, None], self.deep_items(items)
+        logits = self._score(user * item, *self._first_layer(deep_user, deep_item))
         labels = torch.zeros_like(logits)
         labels[:, 0] = 1
-        tables = (
-            self.users(batch.users),
-            self.deep_users(batch.users),
-            self.items(items),
-            self.deep_items(items),
-        )
-        squares = torch.stack([table.square().sum() for table in tables]).sum()
+        rows = (user, item, deep_user, deep_item)
+        squares = torch.stack([vectors.square().sum() for vectors in rows]).sum()
         return {
             "classification": functional.binary_cross_entropy_with_logits(logits, labels),
             "regularization": self.settings.regularization * squares / len(batch.users),
@@ -92,15 +89,16 @@ class NeuMF(Backbone):
 
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits of users (B,) with items (B, C), or with all items (I,): (B, C) or (B, I)."""
-        from_users, from_items = self._first_layer()
+        from_users, from_items = self._first_layer(self.deep_users(users), self.deep_items.weight)
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
-        return torch.cat(
-            [
-                self._score(users[at : at + size], chosen, from_users, from_items)
-                for at in range(0, len(users), size)
-                for chosen in (items if items.dim() == 1 else items[at : at + size],)
-            ]
-        )
+        scores = []
+        for at in range(0, len(users), size):
+            part = slice(at, at + size)
+            chosen = items if items.dim() == 1 else items[part]
+            product = self.users(users[part])[:, None] * self.items(chosen)  # (B, C, factors)
+            from_chosen = functional.embedding(chosen, from_items)
+            scores.append(self._score(product, from_users[part][:, None], from_chosen))
+        return torch.cat(scores)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """The vectors of both parts side by side, for neighbours: (U, ...) and (I, ...)."""
@@ -109,22 +107,19 @@ class NeuMF(Backbone):
             torch.cat([self.items.weight, self.deep_items.weight], dim=1),
         )
 
-    def _first_layer(self) -> tuple[Tensor, Tensor]:
-        """What each user (U, h) and item (I, h) adds to the perceptron's first layer."""
+    def _first_layer(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """What users (..., wide) and items (..., wide) add to the perceptron's first layer."""
         first = self.hidden[0]
         assert isinstance(first, nn.Linear)
         half = self.deep_users.embedding_dim
         return (
-            self.deep_users.weight @ first.weight[:, :half].T,
-            self.deep_items.weight @ first.weight[:, half:].T + first.bias,
+            users @ first.weight[:, :half].T,
+            items @ first.weight[:, half:].T + first.bias,
         )
 
-    def _score(
-        self, users: Tensor, items: Tensor, from_users: Tensor, from_items: Tensor
-    ) -> Tensor:
-        product = self.users(users)[:, None] * self.items(items)  # (B, C, factors)
-        first = functional.embedding(users, from_users)[:, None]
-        deep = functional.relu(first + functional.embedding(items, from_items))
+    def _score(self, product: Tensor, from_user: Tensor, from_item: Tensor) -> Tensor:
+        """Logits (B, C) from p * q (B, C, factors) and the first layer's two parts."""
+        deep = functional.relu(from_user + from_item)
         for layer in self.hidden[1:]:
             deep = functional.dropout(deep, self.settings.dropout, self.training)
             deep = functional.relu(layer(deep))

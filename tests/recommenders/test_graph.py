@@ -1,8 +1,10 @@
 """The graph product equals the dense formula and an independent library's layer."""
 
+import numpy as np
 import pytest
 import torch
 
+from sgfd.recommenders import edges
 from sgfd.recommenders.graph import BipartiteGraph
 
 
@@ -49,3 +51,25 @@ def test_an_item_without_interactions_receives_nothing(small_inputs):
         torch.ones(small_inputs.n_users, 2), torch.ones(small_inputs.n_items, 2)
     )
     assert (items[8] == 0).all()
+
+
+@pytest.mark.parametrize("dots", [edges.edge_dots, edges._gathered_dots])
+def test_dots_of_edges_are_those_of_their_rows(dots):
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randperm(90 * 70, generator=generator)[:3000]
+    targets, sources = keys // 70, keys % 70
+    graph = edges.Edges(targets, sources, 90, 70)
+    x, y = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (90, 70))
+    expected = np.einsum("ed,ed->e", x[targets[graph.order]].numpy(), y[sources[graph.order]])
+    np.testing.assert_allclose(dots(graph, x, y).numpy(), expected, rtol=1e-12)
+
+
+def test_the_softmax_of_edges_has_the_gradient_of_finite_differences():
+    graph = edges.Edges(torch.tensor([0, 0, 2, 2, 2]), torch.tensor([1, 2, 0, 1, 2]), 4, 3)
+    there = torch.tensor([True, True, True, False, True])
+    logits = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: graph.softmax(x, there), logits)
+    share = graph.softmax(logits, there).detach()
+    expected = torch.cat([logits[:2].softmax(0), logits[[2, 4]].softmax(0)]).detach()
+    torch.testing.assert_close(share[[0, 1, 2, 4]], expected)
+    assert share[3] == 0

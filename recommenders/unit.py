@@ -1,0 +1,36 @@
+"""Rows of length 1."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-12  # least length that a row is divided by
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """x / |x|, row by row, of (n, d); a row of zeros stays one.
+
+    What `torch.nn.functional.normalize` computes, with a backward pass of one sum and two
+    products where that keeps six whole tables.
+    """
+    rows: Tensor = _UnitRows.apply(x)  # type: ignore[no-untyped-call]
+    return rows
+
+
+class _UnitRows(torch.autograd.Function):
+    """d/dx = (g - (g . u) u) / |x| with u = x / |x|."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=EPSILON)
+        inverse.reciprocal_()
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        unit, inverse = ctx.saved_tensors
+        along = torch.linalg.vecdot(gradients[0], unit).unsqueeze(1)
+        return torch.addcmul(gradients[0], unit, along, value=-1).mul_(inverse)
