@@ -25,7 +25,7 @@ class _UnitRows(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         inverse = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=EPSILON)
         inverse.reciprocal_()
-        unit = x * inverse
+        unit: Tensor = x * inverse
         ctx.save_for_backward(unit, inverse)
         return unit
 
@@ -33,4 +33,5 @@ class _UnitRows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         unit, inverse = ctx.saved_tensors
         along = torch.linalg.vecdot(gradients[0], unit).unsqueeze(1)
-        return torch.addcmul(gradients[0], unit, along, value=-1).mul_(inverse)
+        gradient: Tensor = torch.addcmul(gradients[0], unit, along, value=-1).mul_(inverse)
+        return gradient
