@@ -210,23 +210,32 @@ def test_mgcn_is_its_formula(inputs, batch, dense_graph):
 def test_the_graph_filter_is_its_dense_matrix(inputs, with_features):
     inputs = inputs if with_features else replace(inputs, features={})
     settings = GraphFilterSettings(
-        low_pass_dim=3, low_pass_weight=0.4, neighbours=2, content_weight=0.7
+        user_exponent=0.8,
+        item_exponent=0.7,
+        low_pass_dim=3,
+        low_pass_weight=0.4,
+        neighbours=2,
+        content_weight=0.7,
     )
     seen = torch.zeros(12, 9, dtype=torch.float64)
     seen[inputs.users, inputs.items] = 1
-    user_degree, item_degree = seen.sum(1).clamp(min=1), seen.sum(0)
-    r = seen / user_degree.sqrt()[:, None] / item_degree.clamp(min=1).sqrt()
-    v = torch.linalg.svd(r).Vh[:3].T
-    root = item_degree.sqrt()
-    low = (v @ v.T) / root.clamp(min=1)[:, None] * root
-    matrix = r.T @ r + 0.4 * low
+    user_degree, item_degree = seen.sum(1).clamp(min=1), seen.sum(0).clamp(min=1)
+    there = (item_degree**-0.7)[:, None]
+    together = there * (seen.T @ (user_degree**-0.8).diag() @ seen) * item_degree**-0.3
+    v = torch.linalg.svd(seen / user_degree.sqrt()[:, None] / item_degree.sqrt()).Vh[:3].T
+    low_pass = there * (v @ v.T) * item_degree**0.7
+    content = torch.zeros(9, 9, dtype=torch.float64)
     for m in inputs.features.values():
         w = torch.zeros(9, 9, dtype=torch.float64)
         for i, near in nearest_by_hand(m, inputs, 2).items():
             for j, cosine in near:
                 w[i, j] = w[j, i] = max(cosine, 0)
         scale = w.sum(1).clamp(min=1e-12).rsqrt()
-        matrix = matrix + 0.7 / 2 * scale[:, None] * w * scale
+        content += scale[:, None] * w * scale / 2
+    matrix = torch.zeros(9, 9, dtype=torch.float64)
+    for part, weight in ((together, 1.0), (low_pass, 0.4), (content, 0.7)):
+        size = (seen @ part).square().mean().sqrt()
+        matrix += weight * part / size if size > 0 else 0
     model = GraphFilter(inputs, settings)
     got = model.rescore(torch.arange(12), torch.arange(9))
     torch.testing.assert_close(got.double(), seen @ matrix, rtol=1e-3, atol=1e-4)
