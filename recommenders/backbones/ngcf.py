@@ -23,6 +23,7 @@ from sgfd.recommenders.backbone import (
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.unit import unit_rows
 
 NEGATIVE_SLOPE = 0.2  # of LeakyReLU in the authors' code
 
@@ -44,11 +45,12 @@ class NGCFSettings(BackboneSettings):
 
 
 class NGCF(Backbone):
-    """score(u, i) = e_u . e_i, e all rounds' vectors side by side (eq. 9, 10).
+    """score(u, i) = e_u . e_i, e the vectors of all rounds side by side (eq. 9, 10).
 
         E(l+1) = LeakyReLU((A + I) E(l) W1 + b1 + (A E(l)) * E(l) W2 + b2)   (eq. 7)
 
-    A = D^-1/2 A D^-1/2 of the user-item graph, W1 and W2 (d, d) of each round. The paper's model
+    The rounds after the first enter e as unit vectors, as in the authors' code; the paper does
+    not say so, and without it early rounds drown the later ones. A = D^-1/2 A D^-1/2 of the user-item graph, W1 and W2 (d, d) of each round. The paper's model
     has no features: they are left out.
     """
 
@@ -86,18 +88,20 @@ class NGCF(Backbone):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all rounds side by side: users (U, (L + 1) d), items (I, (L + 1) d)."""
-        users, items = [self.users.weight], [self.items.weight]
+        users, items = self.users.weight, self.items.weight
+        rounds = [(users, items)]
         for to_sum, to_product in zip(self.sums, self.products, strict=True):
-            near_users, near_items = (
-                self.graph.users_from(items[-1]),
-                self.graph.items_from(users[-1]),
+            near = self.graph.users_from(items), self.graph.items_from(users)
+            users, items = (
+                functional.dropout(
+                    functional.leaky_relu(
+                        to_sum(around + own) + to_product(around * own), NEGATIVE_SLOPE
+                    ),
+                    self.settings.message_dropout,
+                    self.training,
+                )
+                for around, own in zip(near, (users, items), strict=True)
             )
-            for table, near in ((users, near_users), (items, near_items)):
-                own = table[-1]
-                layer = functional.leaky_relu(
-                    to_sum(near + own) + to_product(near * own), NEGATIVE_SLOPE
-                )
-                table.append(
-                    functional.dropout(layer, self.settings.message_dropout, self.training)
-                )
-        return torch.cat(users, dim=1), torch.cat(items, dim=1)
+            rounds.append((unit_rows(users), unit_rows(items)))
+        of_users, of_items = zip(*rounds, strict=True)
+        return torch.cat(of_users, dim=1), torch.cat(of_items, dim=1)

@@ -64,7 +64,7 @@ def test_ngcf_is_its_formula(inputs, dense_graph):
             + products.bias,
             0.2,
         )
-        layers.append(e)
+        layers.append(e / e.square().sum(dim=1, keepdim=True).sqrt())
     whole = torch.cat(layers, dim=1)
     ego = [
         model.users.weight[u].square().sum()
