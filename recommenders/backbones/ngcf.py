@@ -50,8 +50,9 @@ class NGCF(Backbone):
         E(l+1) = LeakyReLU((A + I) E(l) W1 + b1 + (A E(l)) * E(l) W2 + b2)   (eq. 7)
 
     The rounds after the first enter e as unit vectors, as in the authors' code; the paper does
-    not say so, and without it early rounds drown the later ones. A = D^-1/2 A D^-1/2 of the user-item graph, W1 and W2 (d, d) of each round. The paper's model
-    has no features: they are left out.
+    not say so, and without it early rounds drown the later ones. A = D^-1/2 A D^-1/2 of the
+    user-item graph, W1 and W2 (d, d) of each round. The paper's model has no features: they
+    are left out.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = NGCFSettings
