@@ -45,6 +45,8 @@ class MAMLSettings(BackboneSettings):
     """Weight of the penalty on correlated dimensions."""
     dropout: Share = 0.2
     """Share of the projection's hidden entries that are dropped."""
+    train_attention: bool = True
+    """Off, the attention stays as it starts, as in the published code."""
 
 
 class MAML(Backbone):
@@ -57,7 +59,8 @@ class MAML(Backbone):
         covariance  of the points of the batch
 
     All of it is trained: projection, attention and points (in the published code the first two
-    are never handed to the optimiser). An item that lacks all features has f_i = 0 and no
+    are never handed to the optimiser). A trained attention knows each pair well enough to learn the
+    training pairs by heart: Recall is much higher with `train_attention` off. An item that lacks all features has f_i = 0 and no
     feature loss; without features the attention sees [u; i] alone.
 
     Every pair has weights of its own, so scores are `rescore`'s. While it trains, the model is
@@ -100,6 +103,9 @@ class MAML(Backbone):
         views = 2 if self.projection is None else 3
         self.inward = nn.Linear(views * d, 5 * d)
         self.outward = nn.Linear(5 * d, d)
+        if not settings.train_attention:
+            self.inward.requires_grad_(False)
+            self.outward.requires_grad_(False)
         with torch.no_grad():
             if self.projection is not None:
                 self.projection.eval()

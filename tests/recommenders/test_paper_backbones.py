@@ -205,6 +205,15 @@ def test_maml_is_its_formula(inputs, with_features):
     torch.testing.assert_close(got, -table, rtol=1e-4, atol=1e-5)
 
 
+def test_mamls_attention_can_be_left_as_it_starts(inputs):
+    model = MAML(inputs, MAMLSettings(embedding_dim=4, sampled=3, train_attention=False))
+    torch.nn.init.normal_(model.users.weight, std=0.4)
+    torch.stack(list(model.loss(make_batch(inputs, 3)).values())).sum().backward()
+    reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    networks = {f"projection.{at}.{part}" for at in (0, 3, 6) for part in ("weight", "bias")}
+    assert reached == {"users.weight", "items.weight"} | networks
+
+
 def edges_of(inputs):
     return list(zip(inputs.users.tolist(), inputs.items.tolist(), strict=True))
 
