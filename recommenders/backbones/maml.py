@@ -59,9 +59,10 @@ class MAML(Backbone):
         covariance  of the points of the batch
 
     All of it is trained: projection, attention and points (in the published code the first two
-    are never handed to the optimiser). A trained attention knows each pair well enough to learn the
-    training pairs by heart: Recall is much higher with `train_attention` off. An item that lacks all features has f_i = 0 and no
-    feature loss; without features the attention sees [u; i] alone.
+    are never handed to the optimiser). A trained attention knows each pair well enough to learn
+    the training pairs by heart: Recall is much higher with `train_attention` off. An item that
+    lacks all features has f_i = 0 and no feature loss; without features the attention sees [u; i]
+    alone.
 
     Every pair has weights of its own, so scores are `rescore`'s. While it trains, the model is
     chosen on the 200 nearest unseen items by plain distance, rescored; a run's figures are exact.
