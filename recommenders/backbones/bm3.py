@@ -55,10 +55,16 @@ class BM3(Backbone):
         score(u, i) = p(h_u) . p(h_i)
 
     Without features only the interaction loss remains. An item that lacks a modality takes no
-    part in that modality's losses.
+    part in that modality's losses. The presets are the rates at which SGFD's authors train it
+    together with their teacher and student.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = BM3Settings
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
+        "office": {"learning_rate": 1e-1},
+        "clothing": {"learning_rate": 1e-2},
+        "toys-games": {"learning_rate": 1e-2},
+    }
 
     def __init__(self, inputs: Inputs, settings: BM3Settings) -> None:
         super().__init__(inputs, settings)
