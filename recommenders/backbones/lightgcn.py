@@ -51,8 +51,8 @@ class LightGCN(Backbone):
         self.graph = BipartiteGraph(inputs)
         self.users = nn.Embedding(inputs.n_users, settings.embedding_dim)
         self.items = nn.Embedding(inputs.n_items, settings.embedding_dim)
-        nn.init.normal_(self.users.weight, std=0.1)
-        nn.init.normal_(self.items.weight, std=0.1)
+        nn.init.xavier_uniform_(self.users.weight)
+        nn.init.xavier_uniform_(self.items.weight)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR on the propagated vectors, L2 on those of round 0 (eq. 15)."""
