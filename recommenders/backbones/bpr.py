@@ -36,7 +36,10 @@ class BPRSettings(BackboneSettings):
 
 
 class BPR(Backbone):
-    """score(u, i) = p_u . q_i + b_i; loss = -ln sigmoid(score(u, i) - score(u, j)) + L2."""
+    """score(u, i) = p_u . q_i + b_i; loss = -ln sigmoid(score(u, i) - score(u, j)) + L2.
+
+    The bias is the last entry of an item's row: one look-up and one gradient for both.
+    """
 
     Settings: ClassVar[type[BackboneSettings]] = BPRSettings
     uses_features: ClassVar[bool] = False
@@ -46,21 +49,18 @@ class BPR(Backbone):
         super().__init__(inputs, settings)
         self.settings = settings
         self.users = nn.Embedding(inputs.n_users, settings.embedding_dim)
-        self.items = nn.Embedding(inputs.n_items, settings.embedding_dim)
-        self.bias = nn.Embedding(inputs.n_items, 1)
-        nn.init.normal_(self.users.weight, std=0.1)
-        nn.init.normal_(self.items.weight, std=0.1)
-        nn.init.zeros_(self.bias.weight)
+        self.items = nn.Embedding(inputs.n_items, settings.embedding_dim + 1)
+        with torch.no_grad():
+            nn.init.normal_(self.users.weight, std=0.1)
+            nn.init.normal_(self.items.weight, std=0.1)[:, -1] = 0
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """-ln sigmoid(x_ui - x_uj) and the L2 penalty, means over the batch."""
-        user, negatives = self.users(batch.users), batch.negatives[:, 0]
-        liked, other = self.items(batch.items), self.items(negatives)
-        liked_bias, other_bias = self.bias(batch.items), self.bias(negatives)
-        margin = (user * (liked - other)).sum(dim=1) + (liked_bias - other_bias).squeeze(1)
-        squares = sum(x.square().sum() for x in (user, liked, other, liked_bias, other_bias)) / len(
-            user
-        )
+        user = self.users(batch.users)
+        items = self.items(torch.stack([batch.items, batch.negatives[:, 0]]))
+        apart = items[0] - items[1]
+        margin = (user * apart[:, :-1]).sum(dim=1) + apart[:, -1]
+        squares = (user.square().sum() + items.square().sum()) / len(user)
         return {
             "ranking": -functional.logsigmoid(margin).mean(),
             "regularization": self.settings.regularization * squares,
@@ -68,8 +68,5 @@ class BPR(Backbone):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """[p_u, 1] (U, d + 1) and [q_i, b_i] (I, d + 1)."""
-        users, items = self.users.weight, self.items.weight
-        return (
-            torch.cat([users, users.new_ones(len(users), 1)], dim=1),
-            torch.cat([items, self.bias.weight], dim=1),
-        )
+        users = self.users.weight
+        return torch.cat([users, users.new_ones(len(users), 1)], dim=1), self.items.weight

@@ -28,11 +28,11 @@ def test_a_broken_backbone_is_found_out():
     kind = find_backbone("bpr")
 
     class Idle(kind):
-        """Its bias takes no part in the loss."""
+        """Its users are never trained."""
 
         def loss(self, batch):
             parts = super().loss(batch)
-            self.bias.weight.requires_grad_(False)
+            self.users.weight.requires_grad_(False)
             return parts
 
     class Vector(kind):

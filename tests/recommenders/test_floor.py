@@ -10,10 +10,10 @@ from sgfd.recommenders.backbones.popular import MostPopular
 def test_bpr_s_loss_and_gradients_are_those_of_the_formula(small_inputs):
     torch.manual_seed(0)
     model = BPR(small_inputs, BPRSettings(embedding_dim=4, regularization=0.3))
-    torch.nn.init.normal_(model.bias.weight)
+    torch.nn.init.normal_(model.items.weight)
     users, items = small_inputs.users[:15], small_inputs.items[:15]
     negatives = torch.randint(0, small_inputs.n_items, (15,))
-    p, q, b = model.users.weight, model.items.weight, model.bias.weight[:, 0]
+    p, q, b = model.users.weight, model.items.weight[:, :-1], model.items.weight[:, -1]
     ranking = squares = 0.0
     for u, i, j in zip(users.tolist(), items.tolist(), negatives.tolist(), strict=True):
         margin = p[u] @ q[i] + b[i] - p[u] @ q[j] - b[j]
@@ -32,9 +32,10 @@ def test_bpr_s_loss_and_gradients_are_those_of_the_formula(small_inputs):
 
 def test_bpr_s_vectors_give_its_score(small_inputs):
     model = BPR(small_inputs, BPRSettings(embedding_dim=4))
-    torch.nn.init.normal_(model.bias.weight)
+    torch.nn.init.normal_(model.items.weight)
     users, items = model.embeddings()
-    expected = model.users.weight @ model.items.weight.T + model.bias.weight.T
+    factors, bias = model.items.weight[:, :-1], model.items.weight[:, -1]
+    expected = model.users.weight @ factors.T + bias
     torch.testing.assert_close(users @ items.T, expected)
 
 
