@@ -1,6 +1,7 @@
 """The training loop: epochs over the training interactions, early stopping, checkpoints."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -86,7 +87,11 @@ def fit(
                 with torch.no_grad():
                     backbone.after_step()
                 state.step += 1
-                for name, value in zip(parts, values.tolist(), strict=True):
+                of_batch = dict(zip(parts, values.tolist(), strict=True))
+                if broken := [name for name, x in of_batch.items() if not math.isfinite(x)]:
+                    checkpoint()
+                    raise _divergence(broken, state, settings)
+                for name, value in of_batch.items():
                     state.sums[name] = state.sums.get(name, 0.0) + value
                 if interrupt.requested or time.monotonic() - last > settings.checkpoint_seconds:
                     checkpoint()
@@ -95,7 +100,6 @@ def fit(
                     raise KeyboardInterrupt
             losses = {name: total / len(batches) for name, total in state.sums.items()}
             state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
-            _refuse_divergence(losses, state.epoch, settings, checkpoint)
             reached = score(backbone)
             if reached > state.best:
                 state.best, state.best_epoch, best = reached, state.epoch, _copy(backbone)
@@ -116,17 +120,9 @@ def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def _refuse_divergence(
-    losses: dict[str, float],
-    epoch: int,
-    settings: BackboneSettings,
-    checkpoint: Callable[[], None],
-) -> None:
-    broken = [name for name, value in losses.items() if not abs(value) < float("inf")]
-    if broken:
-        checkpoint()
-        raise JobError(
-            f"epoch {epoch}",
-            f"the loss is no longer finite ({', '.join(broken)})",
-            f"lower learning_rate (it is {settings.learning_rate:g}); the best weights are kept",
-        )
+def _divergence(broken: list[str], state: TrainingState, settings: BackboneSettings) -> JobError:
+    return JobError(
+        f"epoch {state.epoch + 1}, step {state.step}",
+        f"the loss is no longer finite ({', '.join(broken)})",
+        f"lower learning_rate (it is {settings.learning_rate:g}); the best weights are kept",
+    )
