@@ -1,0 +1,1 @@
+"""Backbones on several feature sets, over seeds: the grid, its statistics, its report."""

@@ -1,0 +1,118 @@
+"""What a comparison found: one result a cell of the grid, ready for statistics and the report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+NO_FEATURES = "none"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training of the grid.
+
+    Attributes:
+        protocol: `honest` or `paper`.
+        backbone: its name.
+        features: label of the feature set, `none` without.
+        seed: of weights, batches and dropout.
+    """
+
+    protocol: Literal["honest", "paper"]
+    backbone: str
+    features: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell, or one that failed.
+
+    Attributes:
+        metrics: by part (`valid`, `test`) and name such as `recall@20`.
+        run: the run's folder; its `per_user.parquet` has columns part, user_id and one a metric.
+        train_seconds: of the training. peak_memory_bytes: of the cell's own process.
+        epochs: that the training took, 0 without one.
+        error: one line, where the cell failed; everything else is empty then.
+    """
+
+    cell: Cell
+    metrics: dict[str, dict[str, float]]
+    run: Path | None = None
+    train_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    epochs: int = 0
+    error: str | None = None
+
+    def per_user(self, metric: str, part: str = "test") -> "pd.Series[float]":
+        """A metric of each judged user, indexed by user id."""
+        assert self.run is not None
+        rows = pd.read_parquet(self.run / "per_user.parquet", columns=["part", "user_id", metric])
+        rows = rows[rows["part"] == part]
+        values: pd.Series[float] = rows.set_index("user_id")[metric]
+        return values
+
+
+@dataclass(frozen=True)
+class ComparedFeatures:
+    """A feature set of the grid: how it is called in the report, and what it costs to hold.
+
+    Attributes:
+        label: unique in the comparison.
+        method: how it was made, such as `sgfd` or `pca`; `none` without features.
+        dimensions: width of each modality.
+        bytes: of its files.
+        manifest_sha256: None without features.
+    """
+
+    label: str
+    method: str
+    dimensions: dict[str, int]
+    bytes: int
+    manifest_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells of a grid over backbones, feature sets, seeds and protocols.
+
+    Attributes:
+        dataset: its name. fingerprint: of its interactions.
+        command: what makes this comparison again.
+        machine: processor, cores and memory, in words.
+        features: in the order given; the first one is what the others are compared with, unless
+            `baseline` says another.
+        results: one of every cell, failed ones included, in the grid's order.
+    """
+
+    dataset: str
+    fingerprint: str
+    command: str
+    machine: str
+    features: tuple[ComparedFeatures, ...]
+    baseline: str
+    results: tuple[CellResult, ...]
+
+    @property
+    def backbones(self) -> list[str]:
+        return list(dict.fromkeys(result.cell.backbone for result in self.results))
+
+    @property
+    def protocols(self) -> list[str]:
+        return list(dict.fromkeys(result.cell.protocol for result in self.results))
+
+    def of(self, protocol: str, backbone: str, features: str) -> list[CellResult]:
+        """The finished seeds of one backbone on one feature set, by seed."""
+        found = [
+            result
+            for result in self.results
+            if result.error is None
+            and (result.cell.protocol, result.cell.backbone, result.cell.features)
+            == (protocol, backbone, features)
+        ]
+        return sorted(found, key=lambda result: result.cell.seed)
+
+    def failed(self) -> list[CellResult]:
+        return [result for result in self.results if result.error is not None]
