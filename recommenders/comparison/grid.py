@@ -1,0 +1,378 @@
+"""The grid of a comparison: what it is made of, how long it takes, running what is missing.
+
+    NAME/
+      comparison.json          what is compared, by fingerprint: another input is refused
+      runs/PROTOCOL-BACKBONE-FEATURES-seedN/   one run a cell, as `pipeline train` writes it
+      failed/...txt            what a failed cell said last
+      report.md, report.html, cells.csv, contrasts.csv
+
+A cell that is there is not run again, so the same call goes on after a kill, and one with more
+backbones, features or seeds adds to what there is.
+"""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgfd.dataset import Dataset
+from sgfd.featureset import FeatureSet, write_file
+from sgfd.jobs import JobError, progress, use_threads
+from sgfd.recommenders.backbone import BackboneSettings
+from sgfd.recommenders.backbones import find_backbone
+from sgfd.recommenders.comparison.estimate import Estimate
+from sgfd.recommenders.comparison.processes import Task, run_processes
+from sgfd.recommenders.comparison.results import (
+    NO_FEATURES,
+    Cell,
+    CellResult,
+    ComparedFeatures,
+    Comparison,
+)
+from sgfd.recommenders.inputs import make_inputs
+from sgfd.recommenders.protocols import Protocol, split_interactions
+from sgfd.recommenders.run_folder import load_run
+
+logger = logging.getLogger("sgfd")
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is compared.
+
+    Attributes:
+        dataset: the data set. reference: how it is found again, by name or folder.
+        features: opened feature sets by label; None is the training without.
+        settings: of each backbone, by name.
+        options: further arguments of `train`, the same for every cell.
+    """
+
+    dataset: Dataset
+    reference: str
+    data_root: Path | None
+    features: dict[str, FeatureSet | None]
+    settings: dict[str, BackboneSettings]
+    seeds: int
+    protocols: tuple[Protocol, ...]
+    options: dict[str, Any]
+
+    def cells(self) -> list[Cell]:
+        """Every cell that makes sense, a seed after the other: a first answer comes early.
+
+        A backbone that takes no features is trained without, if at all; one that needs them only
+        with some.
+        """
+        return [
+            Cell(protocol, backbone, label, seed)
+            for seed in range(self.seeds)
+            for protocol in self.protocols
+            for backbone in self.settings
+            for label in self.features
+            if self._makes_sense(backbone, label)
+        ]
+
+    def _makes_sense(self, backbone: str, label: str) -> bool:
+        kind = find_backbone(backbone)
+        return not kind.needs_features if label == NO_FEATURES else kind.uses_features
+
+    def identity(self) -> dict[str, Any]:
+        """What a half-done comparison must still be about."""
+        assert self.dataset.interactions is not None
+        return {
+            "format": FORMAT,
+            "dataset": self.dataset.interactions.fingerprint(),
+            "options": self.options,
+            "features": {
+                label: features.manifest_sha256 if features else None
+                for label, features in self.features.items()
+            },
+            "settings": {name: asdict(settings) for name, settings in self.settings.items()},
+        }
+
+
+def plan(grid: Grid, folder: Path, jobs: int) -> dict[str, Any]:
+    """How many cells each backbone has, how many of them are done, and about how long the rest
+    takes; nothing is written."""
+    cells = grid.cells()
+    results = {cell: found for cell in cells if (found := finished(cell, folder)) is not None}
+    missing = [cell for cell in cells if cell not in results]
+    seconds = estimate_of(grid)(missing, list(results.values())) / jobs
+    return {
+        "cells": len(cells),
+        "done": len(results),
+        "jobs": jobs,
+        "seconds": seconds,
+        "words": in_words(seconds),
+        "backbones": [
+            {
+                "backbone": name,
+                "cells": sum(cell.backbone == name for cell in cells),
+                "done": sum(cell.backbone == name for cell in results),
+            }
+            for name in grid.settings
+        ],
+    }
+
+
+def protocols_of(names: Sequence[str]) -> tuple[Protocol, ...]:
+    """Protocols by name.
+
+    Raises:
+        JobError: one is unknown, or there is none.
+    """
+    known: dict[str, Protocol] = {"honest": "honest", "paper": "paper"}
+    for name in names or ("",):
+        if name not in known:
+            raise JobError(f"--protocols {name}", "is unknown", f"choose {' or '.join(known)}")
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def estimate_of(grid: Grid) -> Estimate:
+    """What tells how long the grid's cells take."""
+    assert grid.dataset.interactions is not None
+    split = split_interactions(grid.dataset.interactions, "honest")
+    return Estimate(make_inputs(split.train, {}, torch.device("cpu")), grid.settings)
+
+
+def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet | None]:
+    """Feature sets by their names, which must differ.
+
+    Raises:
+        JobError: two have one name.
+    """
+    labelled: dict[str, FeatureSet | None] = {}
+    for features in opened:
+        label = features.manifest.name if features else NO_FEATURES
+        if label in labelled:
+            raise JobError(
+                f"--features {label}", "is there twice", "give each feature set once, by its name"
+            )
+        labelled[label] = features
+    return labelled
+
+
+def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) -> list[CellResult]:
+    """Run the cells that `folder` lacks, `jobs` at a time, each in a process of its own.
+
+    The cores are divided among them. A cell that fails is noted and the others go on.
+
+    Raises:
+        JobError: the folder is of another comparison, or another process is at work in it.
+        KeyboardInterrupt: interrupted; the cells at work have written checkpoints.
+    """
+    with locked(folder):
+        remember(grid.identity(), folder / "comparison.json")
+        (folder / "failed").mkdir(exist_ok=True)
+        cells = grid.cells()
+        results = {cell: found for cell in cells if (found := finished(cell, folder)) is not None}
+        missing = [cell for cell in cells if cell not in results]
+        each = max(1, use_threads(threads) // jobs)
+        tasks = {name_of(cell): _task(cell, grid, folder, each) for cell in missing}
+        by_name = {name_of(cell): cell for cell in missing}
+        seconds = estimate_of(grid)
+
+        def left() -> float:
+            still = [cell for cell in cells if cell not in results]
+            return seconds(still, list(results.values())) / jobs
+
+        logger.info(
+            "%d cells, %d of them done; about %s to go, %d at a time with %d threads each",
+            len(cells),
+            len(results),
+            in_words(left()),
+            jobs,
+            each,
+        )
+        with progress(len(cells), "comparing") as advance:
+            advance(len(results))
+            for name, error in run_processes(tasks, jobs):
+                cell = by_name[name]
+                results[cell] = _note(cell, folder, error)
+                advance(1, left=in_words(left()))
+                _say(results[cell], len(results), len(cells), left())
+        return [results[cell] for cell in cells]
+
+
+def baseline_of(grid: Grid, wanted: str | None) -> str:
+    """The features that the others are held against: none where that is compared, else the first.
+
+    Raises:
+        JobError: `wanted` is not among the grid's features.
+    """
+    labels = list(grid.features)
+    chosen = wanted or (NO_FEATURES if NO_FEATURES in labels else labels[0])
+    if chosen not in labels:
+        raise JobError(f"--baseline {chosen}", "is not compared", f"choose {' or '.join(labels)}")
+    return chosen
+
+
+def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: str) -> Comparison:
+    """The results with what the report says about them."""
+    assert grid.dataset.interactions is not None
+    return Comparison(
+        dataset=grid.dataset.name,
+        fingerprint=grid.dataset.interactions.fingerprint(),
+        command=command,
+        machine=machine(),
+        features=tuple(_described(label, features) for label, features in grid.features.items()),
+        baseline=baseline,
+        results=tuple(results),
+    )
+
+
+def finished(cell: Cell, folder: Path) -> CellResult | None:
+    """The result of a cell whose run is there; None where it is not."""
+    place = _place(cell, folder)
+    if not (place / "run.json").exists():
+        return None
+    record = load_run(place).record
+    return CellResult(
+        cell,
+        record["metrics"],
+        place,
+        record["seconds"]["train"],
+        record["peak_memory_bytes"],
+        record["epochs"],
+    )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a comparison's folder; a killed process lets go by itself.
+
+    Raises:
+        JobError: it can't be written, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise JobError(folder, f"can't be written ({error.strerror})", "choose another") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise JobError(
+            folder,
+            "another process compares in it at this moment",
+            "wait for it to end, or choose another --name",
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def remember(identity: dict[str, Any], path: Path) -> None:
+    """Write what is compared, or hold it against what was compared here before.
+
+    More backbones and feature sets may come; those that are there must be what they were.
+
+    Raises:
+        JobError: something changed, named in the message; nothing is written.
+    """
+    identity = json.loads(json.dumps(identity))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in ("format", "dataset", "options") if before[key] != identity[key]]
+        for kind in ("features", "settings"):
+            both = before[kind].keys() & identity[kind].keys()
+            changed += [
+                f"{kind} of {name}"
+                for name in sorted(both)
+                if before[kind][name] != identity[kind][name]
+            ]
+            identity[kind] = before[kind] | identity[kind]
+        if changed:
+            raise JobError(
+                path.parent,
+                f"its cells were made with other inputs ({', '.join(changed)})",
+                "choose another --name, or delete the folder to make all of it again",
+            )
+    write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
+
+
+def machine() -> str:
+    """Processor, cores and memory, in words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return f"{platform.machine()}, {cores} cores, {memory:.0f} GiB, {platform.system()}"
+
+
+def in_words(seconds: float) -> str:
+    """A time such as `40 s`, `12 min` or `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def name_of(cell: Cell) -> str:
+    """A cell's name, which is its run's."""
+    return f"{cell.protocol}-{cell.backbone}-{cell.features}-seed{cell.seed}"
+
+
+def _place(cell: Cell, folder: Path) -> Path:
+    return folder / "runs" / name_of(cell)
+
+
+def _task(cell: Cell, grid: Grid, folder: Path, threads: int) -> Task:
+    features = grid.features[cell.features]
+    return Task(
+        reference=grid.reference,
+        data_root=grid.data_root,
+        backbone=cell.backbone,
+        settings=grid.settings[cell.backbone],
+        features=features.path if features else None,
+        manifest_sha256=features.manifest_sha256 if features else None,
+        options={
+            **grid.options,
+            "protocol": cell.protocol,
+            "seed": cell.seed,
+            "threads": threads,
+            "runs_root": folder / "runs",
+            "name": name_of(cell),
+        },
+        failures=folder / "failed",
+    )
+
+
+def _note(cell: Cell, folder: Path, error: str | None) -> CellResult:
+    result = finished(cell, folder)
+    if result is None or error is not None:
+        return CellResult(cell, {}, error=error or "it left no run")
+    (folder / "failed" / f"{name_of(cell)}.txt").unlink(missing_ok=True)
+    return result
+
+
+def _say(result: CellResult, done: int, total: int, left: float) -> None:
+    cell = result.cell
+    name = f"{cell.backbone} on {cell.features}, {cell.protocol}, seed {cell.seed}"
+    if result.error is not None:
+        logger.error("[%d/%d] %s failed: %s", done, total, name, result.error)
+    else:
+        recall = result.metrics["test"]["recall@20"]
+        spent, to_go = in_words(result.train_seconds), in_words(left)
+        logger.info("[%d/%d] %s: %.4f in %s; %s to go", done, total, name, recall, spent, to_go)
+
+
+def _described(label: str, features: FeatureSet | None) -> ComparedFeatures:
+    if features is None:
+        return ComparedFeatures(label, NO_FEATURES, {}, 0, None)
+    manifest = features.manifest
+    return ComparedFeatures(
+        label,
+        manifest.method,
+        {modality.name: modality.dimension for modality in manifest.modalities},
+        sum(manifest.files[modality.file].bytes for modality in manifest.modalities),
+        features.manifest_sha256,
+    )

@@ -1,0 +1,126 @@
+"""Trainings in processes of their own, so many at a time; one that dies takes no other with it."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from sgfd import featureset
+from sgfd.dataset import load_dataset
+from sgfd.jobs import JobError
+from sgfd.recommenders.backbone import BackboneSettings
+from sgfd.recommenders.run import train
+
+STOPPED = 130  # exit code of a process that wrote its checkpoint and stopped
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of `train`, by what a new process needs to make it.
+
+    Attributes:
+        reference, data_root: of the data set.
+        features: folder of the feature set; manifest_sha256 is what it must still be.
+        options: further arguments of `train`.
+        failures: folder where a failed task leaves what it said.
+    """
+
+    reference: str
+    data_root: Path | None
+    backbone: str
+    settings: BackboneSettings
+    features: Path | None
+    manifest_sha256: str | None
+    options: dict[str, Any]
+    failures: Path
+
+
+def run_processes(tasks: dict[str, Task], jobs: int) -> Iterator[tuple[str, str | None]]:
+    """Run tasks by name, `jobs` at a time; give the name of each as it ends, and its error.
+
+    Processes are forked from a server that has imported everything already: one starts in a few
+    hundredths of a second, and its peak memory is its own. Interrupted, the tasks at
+    work are told to stop, which makes them write checkpoints, and waited for.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    waiting = iter(tasks.items())
+    at_work: dict[int, tuple[str, ForkServerProcess, Connection]] = {}
+
+    def start_next() -> None:
+        for name, task in waiting:
+            receive, send = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(task, send), name=name)
+            process.start()
+            send.close()
+            at_work[process.sentinel] = name, process, receive
+            return
+
+    try:
+        for _ in range(jobs):
+            start_next()
+        while at_work:
+            for sentinel in wait(list(at_work)):
+                assert isinstance(sentinel, int)
+                name, process, receive = at_work.pop(sentinel)
+                process.join()
+                error = _error_of(process, receive)
+                start_next()
+                yield name, error
+    finally:
+        for _, process, _ in at_work.values():
+            process.terminate()
+        for _, process, _ in at_work.values():
+            process.join()
+
+
+def _error_of(process: ForkServerProcess, receive: Connection) -> str | None:
+    with contextlib.suppress(EOFError):  # it ended without a word
+        error: str | None = receive.recv()
+        return error
+    code = process.exitcode or 0
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}; run again to go on"
+    return f"its process ended with exit code {code}"
+
+
+def _work(task: Task, send: Connection) -> None:
+    """A child's work: train, and say how it ended."""
+    os.setsid()  # Ctrl-C reaches the parent alone, which tells us to stop once
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    logging.getLogger("sgfd").setLevel(logging.ERROR)
+    try:
+        dataset = load_dataset(task.reference, task.data_root)
+        features = featureset.load(task.features) if task.features else None
+        if features is not None and features.manifest_sha256 != task.manifest_sha256:
+            raise JobError(
+                features.path, "changed while the comparison ran", "compare again, from the start"
+            )
+        train(dataset, task.backbone, features, task.settings, **task.options)
+    except KeyboardInterrupt:
+        os._exit(STOPPED)
+    except Exception as error:
+        line = " ".join(str(error).split())
+        text = line if hasattr(error, "remedy") else f"{type(error).__name__}: {line}"
+        said = task.failures / f"{task.options['name']}.txt"
+        said.write_text(f"{text}\n\n{traceback.format_exc()}", encoding="utf-8")
+        send.send(text)
+    else:
+        send.send(None)
+
+
+def _stop_with_parent() -> None:
+    """Stop as if told to, should the parent be killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)

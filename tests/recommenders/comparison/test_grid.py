@@ -1,0 +1,207 @@
+"""The grid: what it holds, that it goes on after any end, and that it never mixes inputs."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sgfd import featureset
+from sgfd.dataset import load_dataset
+from sgfd.distill import distill
+from sgfd.jobs import JobError
+from sgfd.recommenders import find_backbone
+from sgfd.recommenders.comparison.grid import (
+    Grid,
+    in_words,
+    label_features,
+    locked,
+    name_of,
+    plan,
+    run_grid,
+)
+
+SAMPLE = load_dataset("sample")
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifacts")
+    for method in ("pca", "random"):
+        distill(SAMPLE, folder / method, method=method)
+    return folder
+
+
+def grid_of(features=(), seeds=1, protocols=("honest",), **settings):
+    settings = settings or {"popular": {}, "bpr": {"epochs": 2}}
+    return Grid(
+        dataset=SAMPLE,
+        reference="sample",
+        data_root=None,
+        features=label_features([None, *(featureset.load(path) for path in features)]),
+        settings={name: find_backbone(name).Settings(**own) for name, own in settings.items()},
+        seeds=seeds,
+        protocols=protocols,
+        options={},
+    )
+
+
+def names(grid):
+    return [name_of(cell) for cell in grid.cells()]
+
+
+def test_the_cells_are_those_that_make_sense(features):
+    grid = grid_of([features / "pca"], 2, popular={}, bm3={}, content={})
+    assert names(grid)[:4] == [
+        "honest-popular-none-seed0",
+        "honest-bm3-none-seed0",
+        "honest-bm3-pca-seed0",
+        "honest-content-pca-seed0",
+    ]
+    assert len(grid.cells()) == 8
+
+
+def test_what_is_done_is_not_done_again_and_more_is_added(tmp_path):
+    run_grid(grid_of(), tmp_path, jobs=2)
+    record = tmp_path / "runs" / "honest-bpr-none-seed0" / "run.json"
+    before = record.stat().st_mtime_ns
+    assert plan(grid_of(), tmp_path, 1)["done"] == 2
+    results = run_grid(grid_of(seeds=2), tmp_path, jobs=2)
+    assert record.stat().st_mtime_ns == before
+    assert [result.error for result in results] == [None] * 4
+    assert {result.cell.seed for result in results} == {0, 1}
+
+
+def test_a_cell_is_the_run_that_train_makes(tmp_path):
+    from sgfd.recommenders import train
+
+    (result,) = run_grid(grid_of(bpr={"epochs": 3}), tmp_path / "compared", jobs=1)
+    settings = find_backbone("bpr").Settings(epochs=3)
+    alone = train(SAMPLE, "bpr", settings=settings, runs_root=tmp_path, threads=1)
+    assert result.metrics == alone.metrics
+
+
+def test_a_failed_cell_is_noted_and_the_others_go_on(tmp_path):
+    grid = grid_of(bpr={"epochs": 5, "learning_rate": 1e30}, popular={})
+    broken, fine = run_grid(grid, tmp_path, jobs=2)
+    assert "no longer finite" in broken.error
+    assert fine.error is None
+    assert "Traceback" in (tmp_path / "failed" / "honest-bpr-none-seed0.txt").read_text()
+
+
+def test_a_changed_feature_set_is_refused_not_mixed(tmp_path, features):
+    path = tmp_path / "artifacts" / "pca"
+    distill(SAMPLE, path, method="pca")
+    run_grid(grid_of([path], vbpr={"epochs": 1}), tmp_path / "c", jobs=1)
+    distill(SAMPLE, path, method="pca", seed=1, overwrite=True)
+    with pytest.raises(JobError, match=r"other inputs \(features of pca\)"):
+        run_grid(grid_of([path], vbpr={"epochs": 1}), tmp_path / "c", jobs=1)
+
+
+def test_changed_settings_are_refused_not_mixed(tmp_path):
+    run_grid(grid_of(bpr={"epochs": 1}), tmp_path, jobs=1)
+    with pytest.raises(JobError, match="settings of bpr"):
+        run_grid(grid_of(bpr={"epochs": 2}), tmp_path, jobs=1)
+
+
+def test_two_comparisons_never_share_a_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(JobError, match="another process compares"):
+        run_grid(grid_of(), tmp_path, jobs=1)
+
+
+def test_two_feature_sets_of_one_name_are_refused(features):
+    with pytest.raises(JobError, match="is there twice"):
+        grid_of([features / "pca", features / "pca"])
+
+
+SLOW_GRID = """
+import sys, logging
+from pathlib import Path
+from test_grid import grid_of, run_grid
+if __name__ == "__main__":
+    logging.basicConfig(stream=sys.stderr, level="INFO", format="%(message)s")
+    grid = grid_of(bm3={"epochs": int(sys.argv[2]), "patience": 10_000, "checkpoint_seconds": 0})
+    for result in run_grid(grid, Path(sys.argv[1]), jobs=1):
+        print(result.error)
+"""
+
+
+def start(tmp_path, epochs):
+    script = tmp_path / "compare.py"
+    script.write_text(SLOW_GRID)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "c"), str(epochs)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} does not appear"
+        time.sleep(0.05)
+
+
+def worker_on(folder):
+    """The process that holds the lock of a run at work."""
+    lock = (folder / "lock").resolve()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if lock in [link.readlink() for link in (process / "fd").iterdir()]:
+                return int(process.name)
+    raise AssertionError("nobody is at work")
+
+
+def test_a_killed_cell_is_told_of_and_the_next_call_goes_on_from_its_checkpoint(tmp_path):
+    at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
+    process = start(tmp_path, 80)
+    wait_for(at_work / "checkpoint.safetensors")
+    os.kill(worker_on(at_work), signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert "ended by SIGKILL" in out
+    assert (at_work / "checkpoint.safetensors").exists()
+    out, error = start(tmp_path, 80).communicate(timeout=200)
+    assert out.strip() == "None", error
+
+
+def test_interrupted_it_waits_for_checkpoints(tmp_path):
+    at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
+    process = start(tmp_path, 100_000)
+    wait_for(at_work / "checkpoint.safetensors")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    with pytest.raises(AssertionError, match="nobody"):
+        worker_on(at_work)
+    assert (at_work / "checkpoint.safetensors").exists()
+
+
+def test_a_killed_comparison_takes_its_cells_with_it(tmp_path):
+    at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
+    process = start(tmp_path, 100_000)
+    wait_for(at_work / "checkpoint.safetensors")
+    worker = worker_on(at_work)
+    process.kill()
+    process.communicate(timeout=60)
+    end = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < end, "the cell goes on alone"
+        time.sleep(0.1)
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["format"] == 1
+
+
+def test_times_are_told_in_words():
+    assert [in_words(seconds) for seconds in (3, 99, 300, 12_600)] == [
+        "3 s",
+        "99 s",
+        "5 min",
+        "3.5 h",
+    ]
