@@ -1,0 +1,233 @@
+"""Whether a feature set is better than another: paired differences over users and seeds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import brentq
+
+from sgfd.recommenders.comparison.results import CellResult, Comparison
+
+Values = NDArray[np.float64]
+Verdict = Literal["better", "worse", "not shown"]
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference, its confidence interval and its two-sided p-value."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    n_seeds: int
+    n_users: int
+
+
+def paired_difference(differences: Values, confidence: float = 0.95) -> Difference:
+    """The mean of d[s, u], with users and seeds both a sample, crossed.
+
+    Analysis of variance of two crossed random factors without replication has mean squares
+
+        MS_users = S var_u(mean_s d)    MS_seeds = U var_s(mean_u d)    MS_rest of what is left
+
+    and (MS_users + MS_seeds) / (S U) estimates the variance of the mean. The unbiased estimate
+    subtracts MS_rest (so are readings of cases by readers judged: Dorfman, Berbaum, Metz, 1992);
+    left in, it errs towards 'not shown' and is never negative. The critical value is Cochran's
+    (1964): the mean of those with U - 1 and S - 1 degrees of freedom, weighted by the two terms;
+    few seeds that vary much make it large, where Satterthwaite's errs to the other side. With
+    one seed it is the paired t-test over users, which says nothing of other seeds.
+
+    Args:
+        differences: float64 (S, U). Users with a nan are left out. With fewer than two users
+            nothing can be shown: p is 1, the interval unbounded.
+    """
+    d = differences[:, ~np.isnan(differences).any(axis=0)]
+    n_seeds, n_users = d.shape
+    if n_users < 2 or n_seeds < 1:
+        mean = float(d.mean()) if d.size else 0.0
+        return Difference(mean, -np.inf, np.inf, 1.0, n_seeds, n_users)
+    mean = float(d.mean())
+    of_users, of_seeds = d.mean(axis=0), d.mean(axis=1)
+    terms = [(n_seeds * of_users.var(ddof=1), n_users - 1)]
+    if n_seeds > 1:
+        terms.append((n_users * of_seeds.var(ddof=1), n_seeds - 1))
+    total = sum(square for square, _ in terms)
+    if total <= 0:  # nothing varies
+        return Difference(mean, mean, mean, float(mean == 0), n_seeds, n_users)
+    error = float(np.sqrt(total / (n_seeds * n_users)))
+    weights, degrees = np.array([square for square, _ in terms]) / total, [n for _, n in terms]
+
+    def critical(p: float) -> float:
+        """Cochran's critical value: that of each term's own t distribution, by its share."""
+        return float(weights @ stats.t.isf(p / 2, degrees))
+
+    half = error * critical(1 - confidence)
+    reached = abs(mean) / error
+    p_value = 1.0
+    if reached > 0:
+        low = float(2 * stats.t.sf(reached, max(degrees)))  # as if all terms had the most degrees
+        high = float(2 * stats.t.sf(reached, min(degrees)))
+        p_value = high if high - low < 1e-15 else brentq(lambda p: critical(p) - reached, low, high)
+    return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_users)
+
+
+def holm(p_values: Sequence[float]) -> Values:
+    """p-values corrected for their number by Holm's step-down method (1979)."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def verdict(difference: Difference, corrected_p: float) -> Verdict:
+    """What is shown, at 5 %."""
+    if corrected_p >= SIGNIFICANT:
+        return "not shown"
+    return "better" if difference.mean > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One feature set held against the baseline, for one backbone, protocol and metric.
+
+    Attributes:
+        baseline_mean: the metric's mean on the baseline, over the seeds that both have.
+        corrected_p: among all contrasts of the same metric and protocol.
+        sentence: all of it in words.
+    """
+
+    protocol: str
+    backbone: str
+    features: str
+    baseline: str
+    metric: str
+    baseline_mean: float
+    difference: Difference
+    corrected_p: float
+    verdict: Verdict
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an unbounded interval is None."""
+        row = {**asdict(self), **asdict(self.difference)}
+        del row["difference"]
+        return {
+            key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in row.items()
+        }
+
+
+def contrasts(comparison: Comparison, metrics: Sequence[str], part: str = "test") -> list[Contrast]:
+    """Every feature set against the baseline, wherever both have finished seeds in common."""
+    read = _Reader(metrics, part)
+    found: list[Contrast] = []
+    for protocol in comparison.protocols:
+        for metric in metrics:
+            rows = []
+            for backbone in comparison.backbones:
+                base = comparison.of(protocol, backbone, comparison.baseline)
+                for features in comparison.features:
+                    own = comparison.of(protocol, backbone, features.label)
+                    if features.label == comparison.baseline or not _common_seeds(own, base):
+                        continue
+                    a, b = read.paired(own, base, metric)
+                    rows.append((backbone, features.label, float(b.mean()), a - b))
+            differences = [paired_difference(row[3]) for row in rows]
+            corrected = holm([difference.p_value for difference in differences])
+            for (backbone, label, mean, _), difference, p in zip(
+                rows, differences, corrected.tolist(), strict=True
+            ):
+                shown = verdict(difference, p)
+                found.append(
+                    Contrast(
+                        protocol,
+                        backbone,
+                        label,
+                        comparison.baseline,
+                        metric,
+                        mean,
+                        difference,
+                        p,
+                        shown,
+                        _sentence(
+                            backbone, label, comparison.baseline, metric, mean, difference, p, shown
+                        ),
+                    )
+                )
+    return found
+
+
+class _Reader:
+    """Per-user metrics of runs, each file read once."""
+
+    def __init__(self, metrics: Sequence[str], part: str) -> None:
+        self._metrics, self._part = list(metrics), part
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def paired(
+        self, own: list[CellResult], base: list[CellResult], metric: str
+    ) -> tuple[Values, Values]:
+        """(S, U) of both, for the seeds and the users that both have."""
+        seeds = _common_seeds(own, base)
+        tables = [
+            [self._table(result)[metric] for result in results if result.cell.seed in seeds]
+            for results in (own, base)
+        ]
+        users = tables[0][0].index
+        if any(not table.index.equals(users) for side in tables for table in side):
+            for table in (table for side in tables for table in side):
+                users = users.intersection(table.index, sort=False)
+            tables = [[table.reindex(users) for table in side] for side in tables]
+        a, b = (np.stack([table.to_numpy(np.float64) for table in side]) for side in tables)
+        return a, b
+
+    def _table(self, result: CellResult) -> pd.DataFrame:
+        key = str(result.run)
+        if key not in self._tables:
+            assert result.run is not None
+            rows = pd.read_parquet(
+                result.run / "per_user.parquet",
+                columns=["user_id", *self._metrics],
+                filters=[("part", "==", self._part)],
+            )
+            self._tables[key] = rows.set_index("user_id")
+        return self._tables[key]
+
+
+def _common_seeds(own: list[CellResult], base: list[CellResult]) -> set[int]:
+    return {result.cell.seed for result in own} & {result.cell.seed for result in base}
+
+
+def _sentence(
+    backbone: str,
+    label: str,
+    baseline: str,
+    metric: str,
+    mean: float,
+    difference: Difference,
+    p: float,
+    shown: Verdict,
+) -> str:
+    opening = (
+        f"{backbone}: no difference between {label} and {baseline} is shown"
+        if shown == "not shown"
+        else f"{backbone} recommends {shown} on {label} than on {baseline}"
+    )
+    relative = f" ({difference.mean / mean:+.1%})" if mean > 0 else ""
+    p_text = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+    text = (
+        f"{opening}: {metric} {difference.mean:+.4f}{relative}, 95 % interval "
+        f"{difference.low:+.4f} to {difference.high:+.4f}, {p_text} after Holm's correction."
+    )
+    if difference.n_seeds == 1:
+        text += " One seed: how much seeds vary is unknown."
+    return text

@@ -1,0 +1,145 @@
+"""Differences and corrections against scipy, statsmodels and planted truths."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from sgfd.recommenders.comparison.results import Cell, CellResult, ComparedFeatures, Comparison
+from sgfd.recommenders.comparison.statistics import (
+    contrasts,
+    holm,
+    paired_difference,
+    verdict,
+)
+
+MIXES = [(0.2, 0.0, 0.1), (0.1, 0.01, 0.1), (0.1, 0.003, 0.3), (0.0, 0.0, 0.3), (0.3, 0.03, 0.0)]
+
+
+def simulate(rng, n_seeds, n_users, users, seeds, rest, gain=0.0):
+    """Differences (S, U) with the standard deviations of users, seeds and what is left."""
+    return (
+        gain
+        + users * rng.standard_normal(n_users)
+        + seeds * rng.standard_normal((n_seeds, 1))
+        + rest * rng.standard_normal((n_seeds, n_users))
+    )
+
+
+def test_one_seed_is_scipy_s_paired_t_test(rng):
+    a, b = rng.random(40), rng.random(40)
+    ours = paired_difference((a - b)[None])
+    theirs = stats.ttest_rel(a, b)
+    interval = theirs.confidence_interval(0.95)
+    assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-10)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-10)
+
+
+def test_the_mean_squares_are_statsmodels(rng):
+    formula = pytest.importorskip("statsmodels.formula.api")
+    anova = pytest.importorskip("statsmodels.stats.anova")
+    d = simulate(rng, 4, 9, 1.0, 2.0, 0.5)
+    seed, user = np.indices(d.shape)
+    frame = pd.DataFrame({"d": d.ravel(), "seed": seed.ravel(), "user": user.ravel()})
+    table = anova.anova_lm(formula.ols("d ~ C(seed) + C(user)", frame).fit())
+    square = table["mean_sq"]
+    terms = [(square["C(user)"], 8), (square["C(seed)"], 3)]
+    total = sum(term for term, _ in terms)
+    ours = paired_difference(d)
+    shares = [term / total for term, _ in terms]
+    for p, edge in ((0.05, ours.high - ours.mean), (ours.p_value, abs(ours.mean))):
+        critical = sum(w * stats.t.isf(p / 2, n) for w, (_, n) in zip(shares, terms, strict=True))
+        assert edge == pytest.approx(critical * np.sqrt(total / d.size))
+
+
+def test_holm_is_statsmodels_and_a_known_example():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(0).random(30) ** 3
+    np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1])
+    assert len(holm([])) == 0
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2, 3, 5])
+def test_a_planted_null_is_not_shown_in_95_percent_of_1000_trials(n_seeds):
+    """200 of each mix; one seed alone can't tell of the seeds' own variation."""
+    rng = np.random.default_rng(n_seeds)
+    mixes = MIXES if n_seeds > 1 else [(users, 0.0, rest) for users, _, rest in MIXES]
+    found = [
+        paired_difference(simulate(rng, n_seeds, 300, *mix)) for mix in mixes for _ in range(200)
+    ]
+    shown = sum(verdict(each, each.p_value) != "not shown" for each in found)
+    # One seed is an exact test at 5 %: its 1000 trials may exceed 50 by chance, up to 70 in 99.8 %.
+    assert shown <= (50 if n_seeds > 1 else stats.binom.ppf(0.998, len(found), 0.05))
+
+
+@pytest.mark.parametrize("mix", MIXES[:3])
+def test_a_planted_gain_is_better_and_its_mirror_worse(mix):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        d = simulate(rng, 5, 300, *mix, gain=0.1)
+        difference, mirror = paired_difference(d), paired_difference(-d)
+        assert verdict(difference, difference.p_value) == "better"
+        assert verdict(mirror, mirror.p_value) == "worse"
+        assert (mirror.low, mirror.high) == pytest.approx((-difference.high, -difference.low))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 30))
+def test_the_order_of_users_and_seeds_does_not_matter(seed, n_seeds, n_users):
+    rng = np.random.default_rng(seed)
+    d = simulate(rng, n_seeds, n_users, 1.0, 0.5, 0.7)
+    one, other = paired_difference(d), paired_difference(rng.permuted(d, axis=0)[:, ::-1][::-1])
+    if n_seeds == 1:
+        assert (one.low, one.p_value) == pytest.approx((other.low, other.p_value))
+    shuffled = paired_difference(d[rng.permutation(n_seeds)][:, rng.permutation(n_users)])
+    assert (one.low, one.p_value) == pytest.approx((shuffled.low, shuffled.p_value))
+
+
+def test_nothing_can_be_shown_by_one_user_or_where_nothing_differs():
+    assert paired_difference(np.array([[0.5], [0.6]])).p_value == 1
+    same = paired_difference(np.zeros((3, 10)))
+    assert (same.p_value, same.low, same.high) == (1, 0, 0)
+
+
+def test_users_without_a_value_are_left_out(rng):
+    d = rng.standard_normal((3, 20))
+    holes = np.concatenate([d, np.full((3, 1), np.nan)], axis=1)
+    assert paired_difference(holes) == paired_difference(d)
+
+
+def fake(tmp_path, backbone, features, seed, values):
+    run = tmp_path / f"{backbone}-{features}-{seed}"
+    run.mkdir()
+    users = [f"u{i}" for i in range(len(values))]
+    frame = pd.DataFrame({"part": "test", "user_id": users, "recall@20": values})
+    other = frame.assign(part="valid", **{"recall@20": 0.0})
+    pd.concat([other, frame]).to_parquet(run / "per_user.parquet")
+    metrics = {"test": {"recall@20": float(np.mean(values))}}
+    return CellResult(Cell("honest", backbone, features, seed), metrics, run)
+
+
+def test_feature_sets_are_held_against_the_baseline(tmp_path, rng):
+    base = rng.random((2, 80))
+    results = []
+    for seed in range(2):
+        results.append(fake(tmp_path, "bm3", "none", seed, base[seed]))
+        results.append(fake(tmp_path, "bm3", "good", seed, base[seed] + 0.1 + rng.random(80) / 9))
+        results.append(fake(tmp_path, "bm3", "twin", seed, base[seed]))
+    results.append(CellResult(Cell("honest", "vbpr", "good", 0), {}, error="broken"))
+    labels = ("none", "good", "twin")
+    comparison = Comparison(
+        "d", "f", "c", "m", tuple(ComparedFeatures(n, n, {}, 0, None) for n in labels), "none",
+        tuple(results),
+    )  # fmt: skip
+    good, twin = contrasts(comparison, ["recall@20"])
+    assert (good.features, good.verdict, good.difference.n_seeds) == ("good", "better", 2)
+    assert good.sentence.startswith("bm3 recommends better on good than on none: recall@20 +0.1")
+    assert good.difference.mean == pytest.approx(
+        np.mean([r.metrics["test"]["recall@20"] for r in results if r.cell.features == "good"
+                 and r.error is None]) - base.mean()
+    )  # fmt: skip
+    assert twin.verdict == "not shown"
+    assert good.corrected_p == pytest.approx(min(1, 2 * good.difference.p_value))
+    assert good.to_json()["mean"] == good.difference.mean
