@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from sgfd.commands.compare import compare
 from sgfd.commands.data import data
 from sgfd.commands.distill import distill
 from sgfd.commands.features import features
@@ -18,7 +19,7 @@ def cli() -> None:
     """Distil an item catalogue once; train any recommender on the frozen features."""
 
 
-for command in (data, distill, features, train, evaluate, recommend, similar):
+for command in (data, distill, features, train, evaluate, recommend, similar, compare):
     cli.add_command(command)
 
 

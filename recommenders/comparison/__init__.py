@@ -1,1 +1,59 @@
 """Backbones on several feature sets, over seeds: the grid, its statistics, its report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgfd.recommenders.comparison.grid import (
+    Grid,
+    baseline_of,
+    compared,
+    label_features,
+    name_of,
+    plan,
+    protocols_of,
+    run_grid,
+)
+from sgfd.recommenders.comparison.report import write_report
+from sgfd.recommenders.comparison.results import Cell, CellResult, ComparedFeatures, Comparison
+from sgfd.recommenders.comparison.statistics import Contrast, contrasts
+
+__all__ = [
+    "Cell",
+    "CellResult",
+    "ComparedFeatures",
+    "Comparison",
+    "Contrast",
+    "Grid",
+    "compare",
+    "contrasts",
+    "label_features",
+    "name_of",
+    "plan",
+    "protocols_of",
+    "run_grid",
+    "write_report",
+]
+
+
+def compare(
+    grid: Grid,
+    folder: Path,
+    jobs: int = 1,
+    threads: int | None = None,
+    *,
+    command: str = "",
+    baseline: str | None = None,
+    metrics: Sequence[str] = ("recall@20", "ndcg@20"),
+) -> tuple[Comparison, list[Contrast]]:
+    """Run what is missing of a grid in `folder`, hold the feature sets against the baseline on
+    each metric, and write the report.
+
+    Raises:
+        JobError: an input is wrong, changed under a half-done grid, or the folder is in use.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    held_against = baseline_of(grid, baseline)
+    found = compared(grid, run_grid(grid, folder, jobs, threads), command, held_against)
+    differences = contrasts(found, metrics)
+    write_report(found, differences, folder)
+    return found, differences

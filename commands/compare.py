@@ -1,0 +1,166 @@
+"""`pipeline compare`: backbones on several feature sets, over seeds, with an answer in words."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sgfd.commands.inputs import load, open_features, plain_name
+from sgfd.commands.options import (
+    artifacts_root_option,
+    data_root_option,
+    device_option,
+    json_option,
+    threads_option,
+)
+from sgfd.commands.output import present
+from sgfd.commands.settings import read_settings
+
+SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
+
+
+@click.command()
+@click.option("--dataset", required=True, help="A data set: name, folder, or sample.")
+@click.option("--backbones", required=True, help="Names with commas between, or all.")
+@click.option(
+    "--features",
+    required=True,
+    help="Feature sets (folders or names) with commas between; none is the training without.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--protocols",
+    default="honest",
+    show_default=True,
+    help="honest, or honest,paper to set the paper's protocol beside it.",
+)
+@click.option("--baseline", help="Features that the others are held against [default: none].")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="BACKBONE.NAME=VALUE",
+    help="Change a setting of a backbone; repeatable.",
+)
+@click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a core].")
+@click.option("--plan", is_flag=True, help="Say what would run and how long it takes, and stop.")
+@click.option("--name", help="Name of the comparison's folder [default: the data set's].")
+@click.option(
+    "--comparisons-root",
+    type=click.Path(path_type=Path),
+    default=Path("comparisons"),
+    show_default=True,
+    help="Folder of the comparisons.",
+)
+@device_option
+@threads_option
+@data_root_option
+@artifacts_root_option
+@json_option
+def compare(
+    dataset: str,
+    backbones: str,
+    features: str,
+    seeds: int,
+    protocols: str,
+    baseline: str | None,
+    overrides: tuple[str, ...],
+    split_seed: int,
+    jobs: int | None,
+    plan: bool,
+    name: str | None,
+    comparisons_root: Path,
+    device: str,
+    threads: int | None,
+    data_root: Path | None,
+    artifacts_root: Path,
+    as_json: bool,
+) -> int:
+    """Compare feature sets: every backbone on each, over seeds. Exit code 1 if a cell failed.
+
+    Goes on where it was stopped; the same command with more backbones, features or seeds adds to
+    what is there. The report lies in the comparison's folder.
+    """
+    from sgfd.jobs import use_threads
+    from sgfd.recommenders import comparison
+
+    settings = _settings(_names(backbones), overrides)
+    opened = [
+        None if reference == "none" else open_features(reference, artifacts_root)
+        for reference in _listed(features)
+    ]
+    grid = comparison.Grid(
+        dataset=load(dataset, data_root),
+        reference=dataset,
+        data_root=data_root,
+        features=comparison.label_features(opened),
+        settings=settings,
+        seeds=seeds,
+        protocols=comparison.protocols_of(_listed(protocols)),
+        options={"split_seed": split_seed, "device": device},
+    )
+    folder = comparisons_root / plain_name(name or grid.dataset.name, "--name")
+    cores = use_threads(threads)
+    at_a_time = min(jobs or cores, cores)
+    if plan:
+        todo = comparison.plan(grid, folder, at_a_time)
+        present(todo, as_json, lambda: _print_plan(todo))
+        return 0
+    command = shlex.join(["pipeline", *sys.argv[1:]])
+    found, contrasts = comparison.compare(
+        grid, folder, at_a_time, threads, command=command, baseline=baseline, metrics=SHOWN
+    )
+    failed = found.failed()
+    result = {
+        "comparison": str(folder),
+        "cells": len(found.results),
+        "failed": len(failed),
+        "contrasts": [contrast.to_json() for contrast in contrasts],
+    }
+
+    def human() -> None:
+        for contrast in contrasts:
+            if contrast.metric == SHOWN[0]:
+                click.echo(contrast.sentence)
+        for broken in failed:
+            click.echo(f"failed: {comparison.name_of(broken.cell)}: {broken.error}", err=True)
+        click.echo(f"report        {folder / 'report.html'}")
+
+    present(result, as_json, human)
+    return 1 if failed else 0
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _names(backbones: str) -> list[str]:
+    from sgfd.recommenders import backbone_places
+
+    return list(backbone_places()) if backbones == "all" else _listed(backbones)
+
+
+def _settings(backbones: list[str], overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Settings of each backbone; `--set bm3.layers=2` changes those of one."""
+    from sgfd.recommenders import find_backbone
+
+    kinds = {name: find_backbone(name) for name in backbones}
+    own: dict[str, list[str]] = {name: [] for name in backbones}
+    for pair in overrides:
+        backbone, dot, rest = pair.partition(".")
+        if not dot or backbone not in own:
+            raise click.UsageError(
+                f"--set {pair}: names no compared backbone; write --set {backbones[0]}.NAME=VALUE"
+            )
+        own[backbone].append(rest)
+    return {name: read_settings(kind.Settings, tuple(own[name])) for name, kind in kinds.items()}
+
+
+def _print_plan(todo: dict[str, Any]) -> None:
+    click.echo(f"{'':14}{'cells':>6}{'done':>6}")
+    for row in todo["backbones"]:
+        click.echo(f"{row['backbone']:<14}{row['cells']:>6}{row['done']:>6}")
+    click.echo(f"about {todo['words']} to go, {todo['jobs']} trainings at a time")

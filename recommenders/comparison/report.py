@@ -1,0 +1,140 @@
+"""The report of a comparison: Markdown and CSV here, the page in `page.py`."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgfd.featureset import write_file
+from sgfd.recommenders.comparison.page import page
+from sgfd.recommenders.comparison.results import Cell, Comparison
+from sgfd.recommenders.comparison.statistics import Contrast
+from sgfd.recommenders.comparison.summary import Row, protocol_rows, rows_of
+
+ANSWERED = "recall@20"  # what the first sentences are about
+TABLED = ("recall@20", "ndcg@20", "recall@10", "ndcg@10", "coverage@20")
+
+
+def write_report(comparison: Comparison, contrasts: Sequence[Contrast], folder: Path) -> None:
+    """Write `report.md`, `report.html`, `cells.csv` and `contrasts.csv`, each whole or not."""
+    write_file(folder / "report.md", markdown(comparison, contrasts).encode())
+    write_file(folder / "report.html", page(comparison, contrasts, ANSWERED, TABLED).encode())
+    write_file(folder / "cells.csv", cells_csv(comparison).encode())
+    write_file(folder / "contrasts.csv", contrasts_csv(contrasts).encode())
+
+
+def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
+    """The report as text."""
+    done = [result for result in comparison.results if result.error is None]
+    lines = [
+        f"# Feature sets compared on {comparison.dataset}",
+        "",
+        f"{len(done)} trainings, {len(comparison.failed())} failed; {comparison.machine}.",
+        f"Interactions: sha256 `{comparison.fingerprint[:16]}`.",
+        "Made again by:",
+        "",
+        f"    {comparison.command}",
+        "",
+        "## In words",
+        "",
+        *(f"- {contrast.sentence}" for contrast in contrasts if contrast.metric == ANSWERED),
+        *(f"- {cell_name(r.cell)} failed: {r.error}" for r in comparison.failed()),
+    ]
+    for protocol in comparison.protocols:
+        lines += ["", f"## Protocol {protocol}, test"]
+        lines += ["", "Mean and standard deviation over the seeds.", ""]
+        lines += _table(
+            ["backbone", "features", "seeds", *TABLED[:2], "epochs", "training s", "peak MB"],
+            [_figures(row) for row in rows_of(comparison, protocol, TABLED[:2])],
+        )
+    lines += ["", "## Differences from the baseline", ""]
+    lines += _table(
+        ["protocol", "backbone", "features", "metric", "difference", "95 % interval", "p", "shown"],
+        [
+            [
+                contrast.protocol,
+                contrast.backbone,
+                contrast.features,
+                contrast.metric,
+                f"{contrast.difference.mean:+.4f}",
+                f"{contrast.difference.low:+.4f} to {contrast.difference.high:+.4f}",
+                f"{contrast.corrected_p:.3f}",
+                contrast.verdict,
+            ]
+            for contrast in contrasts
+        ],
+    )
+    if {"honest", "paper"} <= set(comparison.protocols):
+        lines += ["", "## What the paper's protocol does to the figures", ""]
+        lines += ["honest: model chosen on valid. paper: chosen on test, trained on valid too.", ""]
+        names, rows = protocol_rows(comparison)
+        lines += _table(["backbone", "features", *names], rows)
+    lines += ["", "## Size of the features", ""]
+    lines += _table(
+        ["features", "method", "widths", "MB"],
+        [
+            [
+                features.label,
+                features.method,
+                ", ".join(f"{name} {width}" for name, width in features.dimensions.items()) or "-",
+                f"{features.bytes / 1e6:.1f}",
+            ]
+            for features in comparison.features
+        ],
+    )
+    return "\n".join(lines) + "\n"
+
+
+def cells_csv(comparison: Comparison) -> str:
+    """One row a cell, failed ones included; figures in full."""
+    done = [result for result in comparison.results if result.error is None]
+    names = list(dict.fromkeys((part, n) for r in done for part, m in r.metrics.items() for n in m))
+    head = ["protocol", "backbone", "features", "seed"]
+    costs = ["epochs", "train_seconds", "peak_memory_bytes", "error"]
+    rows = [[*head, *(f"{part} {name}" for part, name in names), *costs]]
+    for result in comparison.results:
+        cell = result.cell
+        figures = [str(result.metrics.get(part, {}).get(name, "")) for part, name in names]
+        spent = [str(result.epochs), str(result.train_seconds), str(result.peak_memory_bytes)]
+        if result.error is not None:
+            spent = ["", "", ""]
+        named = [cell.protocol, cell.backbone, cell.features, str(cell.seed)]
+        rows.append([*named, *figures, *spent, result.error or ""])
+    return _csv(rows)
+
+
+def contrasts_csv(contrasts: Sequence[Contrast]) -> str:
+    """One row a contrast."""
+    rows = [contrast.to_json() for contrast in contrasts]
+    head = list(rows[0]) if rows else ["protocol", "backbone", "features", "metric"]
+    return _csv(
+        [head, *(["" if row[key] is None else str(row[key]) for key in head] for row in rows)]
+    )
+
+
+def cell_name(cell: Cell) -> str:
+    return f"{cell.backbone} on {cell.features} ({cell.protocol}, seed {cell.seed})"
+
+
+def _figures(row: Row) -> list[str]:
+    peak = f"{row.peak_memory_bytes / 2**20:.0f}"
+    cost = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}", peak]
+    if row.failed and not row.seeds:
+        return [row.backbone, row.features, "failed", *("-" for _ in (*row.values, *cost))]
+    seeds = f"{row.seeds}" + (f" ({row.failed} failed)" if row.failed else "")
+    return [row.backbone, row.features, seeds, *(v.text for v in row.values.values()), *cost]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown of a table; a bar in a cell is escaped."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), line(["---"] * len(head)), *(line(row) for row in rows)]
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
