@@ -130,17 +130,9 @@ def _figures(rows: Sequence[Row], protocol: str, metric: str) -> str:
 
 
 def _differences(contrasts: Sequence[Contrast]) -> str:
-    head = [
-        "protocol",
-        "backbone",
-        "features",
-        "metric",
-        "difference",
-        "95 % interval",
-        "p",
-        "shown",
-    ]
-    rows = [
+    named = ["protocol", "backbone", "features", "metric"]
+    head = [*named, "difference", "95 % interval", "p", "shown"]
+    rows: list[list[Shown]] = [
         [
             c.protocol,
             c.backbone,

@@ -58,6 +58,7 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
     terms = [(n_seeds * of_users.var(ddof=1), n_users - 1)]
     if n_seeds > 1:
         terms.append((n_users * of_seeds.var(ddof=1), n_seeds - 1))
+    terms = [(square, n) for square, n in terms if square > 0]  # a backbone may need no seed
     total = sum(square for square, _ in terms)
     if total <= 0:  # nothing varies
         return Difference(mean, mean, mean, float(mean == 0), n_seeds, n_users)
@@ -70,11 +71,11 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
 
     half = error * critical(1 - confidence)
     reached = abs(mean) / error
-    p_value = 1.0
-    if reached > 0:
-        low = float(2 * stats.t.sf(reached, max(degrees)))  # as if all terms had the most degrees
-        high = float(2 * stats.t.sf(reached, min(degrees)))
-        p_value = high if high - low < 1e-15 else brentq(lambda p: critical(p) - reached, low, high)
+    most, least = (float(2 * stats.t.sf(reached, n)) for n in (min(degrees), max(degrees)))
+    p_value = most
+    if most > max(least, 1e-12):  # p lies between the two
+        bounds = least * 0.99, min(1.0, most * 1.01)
+        p_value = brentq(lambda p: critical(p) - reached, *bounds)
     return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_users)
 
 

@@ -1,0 +1,102 @@
+"""The report's files: figures against numpy, whole CSV, a page that needs nothing else."""
+
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sgfd.recommenders.comparison import contrasts, write_report
+
+METRICS = ("recall@20", "ndcg@20")
+VOID = {"meta", "link", "br", "line", "circle"}
+
+
+@pytest.fixture(scope="module")
+def written(fake_comparison, tmp_path_factory):
+    comparison = fake_comparison()
+    folder = tmp_path_factory.mktemp("report")
+    write_report(comparison, contrasts(comparison, METRICS), folder)
+    return comparison, folder
+
+
+def test_the_figures_are_means_and_deviations_of_the_cells(written):
+    comparison, folder = written
+    text = (folder / "report.md").read_text()
+    for backbone, label in (("backbone0", "none"), ("backbone1", "none"), ("backbone0", "set1")):
+        seeds = [r.metrics["test"]["recall@20"] for r in comparison.of("honest", backbone, label)]
+        figure = f"{np.mean(seeds):.4f} ± {np.std(seeds, ddof=1):.4f}"
+        assert f"| {backbone} | {label} | 2 | {figure} |" in text
+
+
+def test_a_failed_cell_stands_in_its_place_and_says_why(written):
+    _, folder = written
+    text = (folder / "report.md").read_text()
+    assert "| backbone1 | set1 | failed | - | - |" in text
+    assert "backbone1 on set1 (honest, seed 0) failed: it broke" in text
+    assert "it broke" in (folder / "report.html").read_text()
+
+
+def test_a_bar_in_a_name_does_not_break_a_table(written):
+    rows = [
+        re.findall(r"(?<!\\)\|", line)
+        for line in (written[1] / "report.md").read_text().splitlines()
+        if line.startswith("| backbone0")
+    ]
+    assert {len(bars) for bars in rows} <= {9, 10}
+
+
+def test_the_csv_files_hold_every_cell_and_contrast(written):
+    comparison, folder = written
+    cells = pd.read_csv(folder / "cells.csv")
+    assert len(cells) == len(comparison.results)
+    assert cells["error"].notna().sum() == len(comparison.failed())
+    one = comparison.of("honest", "backbone0", "set1")[1]
+    row = cells.query("protocol == 'honest' and backbone == 'backbone0' and features == 'set1'")
+    assert row["test recall@20"].tolist()[1] == one.metrics["test"]["recall@20"]
+    table = pd.read_csv(io.StringIO((folder / "contrasts.csv").read_text()))
+    expected = contrasts(comparison, METRICS)
+    assert table["mean"].tolist() == [contrast.difference.mean for contrast in expected]
+    assert table["sentence"].tolist() == [contrast.sentence for contrast in expected]
+
+
+class Reader(HTMLParser):
+    """Checks that tags are closed, and collects what a browser would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.fetched, self.heads = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.fetched += [v for k, v in attributes if k in ("src", "href") and v[0] != "#"]
+        if re.fullmatch("h[1-6]", tag):
+            self.heads.append(int(tag[1]))
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_well_formed_and_escaped(written):
+    text = (written[1] / "report.html").read_text()
+    reader = Reader()
+    reader.feed(text)
+    assert reader.open == []
+    assert reader.fetched == []
+    assert "url(" not in text
+    assert "<b>" not in text
+    assert reader.heads[0] == 1 and all(
+        b - a <= 1 for a, b in zip(reader.heads, reader.heads[1:], strict=False)
+    )
+
+
+def test_a_large_comparison_is_a_small_page(fake_comparison, tmp_path):
+    comparison = fake_comparison(14, 6, 5, protocols=("honest",))
+    write_report(comparison, contrasts(comparison, METRICS), tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
