@@ -9,8 +9,8 @@ from sgfd.recommenders.comparison.summary import Row, protocol_rows, rows_of
 
 Shown = str | tuple[float, str] | None  # a number is given with how it is written
 
-LINE = 22  # height of a plot's row
-LEFT, RIGHT, WIDTH = 210, 20, 640  # margins and width of a plot
+LINE = 36  # height of a plot's row: its name, and its marks below it
+MARGIN, WIDTH = 12, 400  # of a plot, narrow enough to be read on a phone
 MARKS = {"better": "▲", "worse": "▼", "not shown": "○"}
 
 STYLE = """
@@ -34,8 +34,8 @@ th[aria-sort=ascending] button::after{content:" ▴"}
 th[aria-sort=descending] button::after{content:" ▾"}
 .better{color:var(--better)}.worse{color:var(--worse)}.open{color:var(--open)}
 pre{background:var(--soft);padding:.6rem;overflow-x:auto;white-space:pre-wrap}
-select{font:inherit;padding:.2rem}svg{display:block;min-width:36rem;width:100%;height:auto}
-svg text{font-size:14px;fill:currentColor}
+select{font:inherit;padding:.2rem}svg{display:block;max-width:34rem;width:100%;height:auto}
+svg text{font-size:13px;fill:currentColor}
 """
 
 SCRIPT = """
@@ -247,7 +247,7 @@ class _Axis:
 
     def __call__(self, value: float) -> str:
         share = (value - self.low) / (self.high - self.low)
-        return f"{LEFT + share * (WIDTH - LEFT - RIGHT):.1f}"
+        return f"{MARGIN + share * (WIDTH - 2 * MARGIN):.1f}"
 
 
 def _plot(name: str, at: _Axis, lines: int, marks: Sequence[str]) -> str:
@@ -265,8 +265,8 @@ def _plot(name: str, at: _Axis, lines: int, marks: Sequence[str]) -> str:
 
 
 def _label(y: int, text: str) -> str:
-    short = text if len(text) <= 28 else text[:27] + "…"
-    return f'<text x="4" y="{y + 5}">{escape(short)}</text>'
+    short = text if len(text) <= 50 else text[:49] + "…"
+    return f'<text x="{MARGIN}" y="{y - 12}">{escape(short)}</text>'
 
 
 def _colour(verdict: str) -> str:

@@ -37,12 +37,12 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
 
         MS_users = S var_u(mean_s d)    MS_seeds = U var_s(mean_u d)    MS_rest of what is left
 
-    and (MS_users + MS_seeds) / (S U) estimates the variance of the mean. The unbiased estimate
-    subtracts MS_rest (so are readings of cases by readers judged: Dorfman, Berbaum, Metz, 1992);
-    left in, it errs towards 'not shown' and is never negative. The critical value is Cochran's
-    (1964): the mean of those with U - 1 and S - 1 degrees of freedom, weighted by the two terms;
-    few seeds that vary much make it large, where Satterthwaite's errs to the other side. With
-    one seed it is the paired t-test over users, which says nothing of other seeds.
+    and the variance of the mean is estimated by (MS_users + MS_seeds - MS_rest) / (S U), as for
+    readings of cases by readers (Dorfman, Berbaum, Metz, 1992), but by no less than either of the
+    first two alone. The critical value is Cochran's (1964): the mean of those with U - 1 and S - 1
+    degrees of freedom, weighted by users' and seeds' share of that variance, all of MS_seeds
+    counted. Where few seeds vary much it is large; Satterthwaite's would err to the other side.
+    With one seed it is the paired t-test over users, which says nothing of other seeds.
 
     Args:
         differences: float64 (S, U). Users with a nan are left out. With fewer than two users
@@ -55,26 +55,29 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
         return Difference(mean, -np.inf, np.inf, 1.0, n_seeds, n_users)
     mean = float(d.mean())
     of_users, of_seeds = d.mean(axis=0), d.mean(axis=1)
-    terms = [(n_seeds * of_users.var(ddof=1), n_users - 1)]
+    ms_users, ms_seeds, ms_rest = n_seeds * of_users.var(ddof=1), 0.0, 0.0
     if n_seeds > 1:
-        terms.append((n_users * of_seeds.var(ddof=1), n_seeds - 1))
-    terms = [(square, n) for square, n in terms if square > 0]  # a backbone may need no seed
-    total = sum(square for square, _ in terms)
+        rest = d - of_users - of_seeds[:, None] + mean
+        ms_seeds = n_users * of_seeds.var(ddof=1)
+        ms_rest = np.square(rest).sum() / ((n_users - 1) * (n_seeds - 1))
+    total = max(ms_users + ms_seeds - ms_rest, ms_users, ms_seeds)
     if total <= 0:  # nothing varies
         return Difference(mean, mean, mean, float(mean == 0), n_seeds, n_users)
     error = float(np.sqrt(total / (n_seeds * n_users)))
-    weights, degrees = np.array([square for square, _ in terms]) / total, [n for _, n in terms]
+    by_seeds = ms_seeds / total
+    weights, degrees = np.array([1 - by_seeds, by_seeds]), [n_users - 1, max(n_seeds - 1, 1)]
 
     def critical(p: float) -> float:
-        """Cochran's critical value: that of each term's own t distribution, by its share."""
+        """Of a two-sided test at p: that of each t distribution, by its share."""
         return float(weights @ stats.t.isf(p / 2, degrees))
 
     half = error * critical(1 - confidence)
     reached = abs(mean) / error
-    most, least = (float(2 * stats.t.sf(reached, n)) for n in (min(degrees), max(degrees)))
-    p_value = most
-    if most > max(least, 1e-12):  # p lies between the two
-        bounds = least * 0.99, min(1.0, most * 1.01)
+    by_users = float(2 * stats.t.sf(reached, degrees[0]))
+    by_fewest = float(2 * stats.t.sf(reached, min(degrees)))
+    p_value = by_users
+    if by_seeds > 0 and by_fewest > max(by_users, 1e-12):  # p lies between the two
+        bounds = by_users * 0.99, min(1.0, by_fewest * 1.01)
         p_value = brentq(lambda p: critical(p) - reached, *bounds)
     return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_users)
 
@@ -142,7 +145,7 @@ def contrasts(comparison: Comparison, metrics: Sequence[str], part: str = "test"
                     if features.label == baseline or not _common_seeds(own, base):
                         continue
                     a, b = read.paired(own, base, metric)
-                    rows.append((backbone, features.label, baseline, float(b.mean()), a - b))
+                    rows.append((backbone, features.label, baseline, float(np.nanmean(b)), a - b))
             differences = [paired_difference(row[4]) for row in rows]
             corrected = holm([difference.p_value for difference in differences])
             for (backbone, label, baseline, mean, _), difference, p in zip(
@@ -233,6 +236,8 @@ def _sentence(
         if shown == "not shown"
         else f"{backbone} recommends {shown} on {label} than on {baseline}{by}"
     )
+    if difference.n_users < 2:
+        return f"{opening}: fewer than two users are judged."
     relative = f" ({difference.mean / mean:+.1%})" if mean > 0 else ""
     p_text = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
     text = (
