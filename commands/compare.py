@@ -84,9 +84,10 @@ def compare(
     Goes on where it was stopped; the same command with more backbones, features or seeds adds to
     what is there. The report lies in the comparison's folder.
     """
-    from sgfd.jobs import use_threads
+    from sgfd.jobs import use_device, use_threads
     from sgfd.recommenders import comparison
 
+    use_device(device)
     settings = _settings(_names(backbones), overrides)
     opened = [
         None if reference == "none" else open_features(reference, artifacts_root)

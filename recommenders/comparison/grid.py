@@ -48,7 +48,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Grid:
-    """What is compared.
+    """What is compared; refused where there is nothing to train on or to compare.
 
     Attributes:
         dataset: the data set. reference: how it is found again, by name or folder.
@@ -65,6 +65,13 @@ class Grid:
     seeds: int
     protocols: tuple[Protocol, ...]
     options: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        where = f"dataset {self.dataset.name}"
+        if self.dataset.interactions is None:
+            raise JobError(where, "has no interactions", "add some: stage two trains on them")
+        if not self.cells():
+            raise JobError(where, "there is nothing to compare", "name backbones and features")
 
     def cells(self) -> list[Cell]:
         """Every cell that makes sense, a seed after the other: a first answer comes early.

@@ -1,24 +1,50 @@
 """How good a ranking is: exact top-K, and metrics over it."""
 
+from sgfd.recommenders.evaluation.beyond_accuracy import (
+    gini,
+    intra_list_diversity,
+    item_popularity,
+    novelty,
+)
+from sgfd.recommenders.evaluation.groups import (
+    Groups,
+    group_metrics,
+    item_groups,
+    known_means,
+    user_group_means,
+    user_groups,
+)
 from sgfd.recommenders.evaluation.judge import Judgement, Rank, judge
 from sgfd.recommenders.evaluation.metrics import (
     CUTOFFS,
     average,
     catalogue_coverage,
     per_user_metrics,
+    pooled_recall,
 )
 from sgfd.recommenders.evaluation.topk import Scores, Similarity, top_k, top_k_by_score
 
 __all__ = [
     "CUTOFFS",
+    "Groups",
     "Judgement",
     "Rank",
     "Scores",
     "Similarity",
     "average",
     "catalogue_coverage",
+    "gini",
+    "group_metrics",
+    "intra_list_diversity",
+    "item_groups",
+    "item_popularity",
     "judge",
+    "known_means",
+    "novelty",
     "per_user_metrics",
+    "pooled_recall",
     "top_k",
     "top_k_by_score",
+    "user_group_means",
+    "user_groups",
 ]

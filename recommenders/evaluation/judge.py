@@ -28,7 +28,7 @@ class Judgement:
 
     Attributes:
         users: int64 (V,), the users judged.
-        metrics: means over these users, such as `recall@20`; empty where nobody is judged.
+        metrics: over these users, by `average`, such as `recall@20`; empty where nobody is judged.
         per_user: float64 (V,) of each metric.
     """
 
@@ -45,5 +45,6 @@ def judge(
     if not len(judged):
         return Judgement(judged, {}, {})
     lists, _ = rank(judged, max(cutoffs), seen.take(judged))
-    per_user = per_user_metrics(lists, held_out.take(judged), cutoffs)
-    return Judgement(judged, average(lists, per_user, held_out.n_items, cutoffs), per_user)
+    relevant = held_out.take(judged)
+    per_user = per_user_metrics(lists, relevant, cutoffs)
+    return Judgement(judged, average(lists, per_user, relevant, cutoffs), per_user)

@@ -7,6 +7,7 @@ where the item at rank r is in G. Users without held-out items have no metric.
 import numpy as np
 from numpy.typing import NDArray
 
+from sgfd.recommenders.evaluation.beyond_accuracy import gini
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
 CUTOFFS = (10, 20, 50)
@@ -81,6 +82,14 @@ def paper_ndcg(hits: NDArray[np.bool_]) -> Values:
     return np.where(found > 0, _dcg(hits) / _ideal_dcg(np.maximum(found, 1), hits.shape[1]), 0.0)
 
 
+def pooled_recall(hits: NDArray[np.bool_], relevant: Values) -> float:
+    """All users' hits over all users' relevant items, as one of SGFD's published programs reports.
+
+    Equals the mean of `recall` weighted by |G|: users with many held-out items count for more.
+    """
+    return float(hits.sum() / relevant.sum())
+
+
 def catalogue_coverage(lists: Indices, n_items: int) -> float:
     """Share of the catalogue that stands in at least one of the lists (U, K)."""
     shown = np.unique(lists[lists >= 0])
@@ -88,11 +97,26 @@ def catalogue_coverage(lists: Indices, n_items: int) -> float:
 
 
 def average(
-    lists: Indices, metrics: dict[str, Values], n_items: int, cutoffs: tuple[int, ...] = CUTOFFS
+    lists: Indices,
+    metrics: dict[str, Values],
+    held_out: ItemSets,
+    cutoffs: tuple[int, ...] = CUTOFFS,
 ) -> dict[str, float]:
-    """Means over the users, and the coverage of the catalogue at each cutoff."""
+    """Means over the users, and what only all lists together have, at each cutoff.
+
+    That is `pooled_recall`, the `coverage` of the catalogue, and the `gini` of its items' places.
+    Arguments as for `per_user_metrics`, whose result `metrics` is.
+    """
     means = {name: float(values.mean()) for name, values in metrics.items()}
-    return means | {f"coverage@{k}": catalogue_coverage(lists[:, :k], n_items) for k in cutoffs}
+    hits = held_out.contains(lists)
+    relevant = held_out.sizes.astype(np.float64)
+    for k in cutoffs:
+        means |= {
+            f"pooled_recall@{k}": pooled_recall(hits[:, :k], relevant),
+            f"coverage@{k}": catalogue_coverage(lists[:, :k], held_out.n_items),
+            f"gini@{k}": gini(lists[:, :k], held_out.n_items),
+        }
+    return means
 
 
 def _dcg(hits: NDArray[np.bool_]) -> Values:

@@ -23,10 +23,12 @@ def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 10
+    assert len(shell) == 12
     for arguments in shell:
         if arguments[1] == "train":  # shown as a user types it; here a short run will do
             arguments += ["--set", "epochs=3"]
+        if arguments[1] == "compare":
+            arguments += ["--set", "bpr.epochs=2", "--set", "vbpr.epochs=2"]
         program = Path(sys.executable).with_name(arguments[0])
         done = subprocess.run(
             [program, *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -39,7 +41,16 @@ def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["distill", "train", "evaluate", "recommend", "similar", "data check", "features verify"],
+    [
+        "distill",
+        "train",
+        "evaluate",
+        "recommend",
+        "similar",
+        "compare",
+        "data check",
+        "features verify",
+    ],
 )
 def test_every_command_is_in_the_readme(command):
     assert f"pipeline {command}" in README

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 TRAIN = ("train", "--backbone", "bm3", "--dataset", "sample")
+COMPARE = ("compare", "--dataset", "sample", "--features")
 BAD = {
     "unknown command": (("distil",), "No such command 'distil'"),
     "unknown option": ((*TRAIN, "--seeds", "3"), "No such option"),
@@ -24,6 +25,20 @@ BAD = {
     "a name that is a path": (("distill", "--dataset", "sample", "--name", "../x"), "plain folder"),
     "no CUDA": ((*TRAIN, "--device", "cuda"), "no CUDA device is available"),
     "negative seed": ((*TRAIN, "--seed", "-1"), "Invalid value for '--seed'"),
+    "nothing to compare": ((*COMPARE, "none", "--backbones", "content"), "nothing to compare"),
+    "a setting of no compared backbone": (
+        (*COMPARE, "none", "--backbones", "bpr", "--set", "bm3.layers=2"),
+        "write --set bpr.NAME=VALUE",
+    ),
+    "features named twice": ((*COMPARE, "none,none", "--backbones", "bpr"), "is there twice"),
+    "a baseline that is not compared": (
+        (*COMPARE, "none", "--backbones", "bpr", "--baseline", "pca"),
+        "--baseline pca: is not compared",
+    ),
+    "unknown protocol": (
+        (*COMPARE, "none", "--backbones", "bpr", "--protocols", "fair"),
+        "choose honest or paper",
+    ),
     "no threads": ((*TRAIN, "--threads", "0"), "Invalid value for '--threads'"),
 }
 
