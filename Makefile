@@ -48,6 +48,7 @@ bench: .venv/.links
 	$(BIN)/python benchmarks/bm3_epoch.py
 	$(BIN)/python benchmarks/graph_product.py
 	$(BIN)/python benchmarks/backbones.py
+	$(BIN)/python benchmarks/comparison.py
 
 docs: .venv/.links
 	$(BIN)/python -m pytest tests/docs
