@@ -1,11 +1,22 @@
 """The report as one page: no network, readable on a phone, usable from the keyboard."""
 
+import math
 from collections.abc import Sequence
 from html import escape
 
 from sgfd.recommenders.comparison.results import Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
-from sgfd.recommenders.comparison.summary import Row, protocol_rows, rows_of
+from sgfd.recommenders.comparison.summary import (
+    HOW_SHOWN,
+    Row,
+    answers,
+    further,
+    interval_text,
+    measured,
+    p_text,
+    protocol_rows,
+    rows_of,
+)
 
 Shown = str | tuple[float, str] | None  # a number is given with how it is written
 
@@ -29,13 +40,15 @@ caption{text-align:left;padding:.4rem .6rem;font-weight:600}
 th,td{text-align:left;padding:.3rem .6rem;border-top:1px solid var(--line);white-space:nowrap}
 thead th{background:var(--soft)}td.n{text-align:right;font-variant-numeric:tabular-nums}
 th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:0;
-cursor:pointer}
+cursor:pointer;min-height:1.5rem}
 th[aria-sort=ascending] button::after{content:" ▴"}
 th[aria-sort=descending] button::after{content:" ▾"}
 .better{color:var(--better)}.worse{color:var(--worse)}.open{color:var(--open)}
 pre{background:var(--soft);padding:.6rem;overflow-x:auto;white-space:pre-wrap}
 select{font:inherit;padding:.2rem}svg{display:block;max-width:34rem;width:100%;height:auto}
-svg text{font-size:13px;fill:currentColor}
+figure{margin:1rem 0}figcaption{font-weight:600}
+svg text{font-size:14px;fill:currentColor}
+@media(max-width:28rem){svg text{font-size:17px}} /* 14px and more when drawn smaller */
 """
 
 SCRIPT = """
@@ -46,7 +59,8 @@ for(const o of th.parentElement.children)o.removeAttribute('aria-sort');
 th.setAttribute('aria-sort',up?'ascending':'descending');
 const k=r=>{const c=r.children[i],v=c.dataset.v;return v===undefined?c.textContent:+v};
 const rows=[...t.tBodies[0].rows].sort((x,y)=>{const a=k(x),c=k(y);
-return(typeof a==='number'&&typeof c==='number'?a-c:String(a).localeCompare(String(c)))*(up?1:-1)});
+return(typeof a==='number'&&typeof c==='number'?a-c:
+String(a).localeCompare(c,undefined,{numeric:true}))*(up?1:-1)});
 t.tBodies[0].append(...rows)});
 const s=document.getElementById('metric');
 s.addEventListener('change',()=>{for(const d of document.querySelectorAll('[data-metric]'))
@@ -58,8 +72,7 @@ def page(
     comparison: Comparison, contrasts: Sequence[Contrast], answered: str, metrics: Sequence[str]
 ) -> str:
     """HTML of the report. `answered`: the metric shown first; `metrics`: those to choose from."""
-    there = {name for result in comparison.results for name in result.metrics.get("test", {})}
-    shown = [metric for metric in metrics if metric in there] or [answered]
+    shown = measured(comparison, metrics) or [answered]
     title = f"Feature sets compared on {comparison.dataset}"
     failed = comparison.failed()
     done = len(comparison.results) - len(failed)
@@ -74,9 +87,9 @@ def page(
         f"sha256 <code>{escape(comparison.fingerprint[:16])}</code>.</p>",
         f"<p>Made again by:</p><pre>{escape(comparison.command)}</pre></header><main>",
         '<h2 id="answer">In words</h2>',
-        _answers(contrasts, answered),
+        _answers(answers(comparison, contrasts, answered)),
         "<h2>Figures</h2><p>Means and standard deviations over the seeds, on test. ",
-        f'<label>Metric: <select id="metric">{options}</select></label></p>',
+        f'<label>Metric: <select id="metric" autocomplete="off">{options}</select></label></p>',
     ]
     for metric in shown:
         hidden = "" if metric == shown[0] else " hidden"
@@ -84,20 +97,26 @@ def page(
         for protocol in comparison.protocols:
             rows = rows_of(comparison, protocol, [metric])
             parts += [_figures(rows, protocol, metric), _dots(rows, protocol, metric)]
+            own = [c for c in contrasts if (c.protocol, c.metric) == (protocol, metric)]
+            parts.append(_forest(own, protocol, metric))
         parts.append("</div>")
-    parts.append("<h2>Differences from the baseline</h2>")
+    parts.append(f"<h2>Differences from the baseline</h2><p>{escape(HOW_SHOWN)}</p>")
     parts += [_differences(contrasts)]
-    for protocol in comparison.protocols:
-        chosen = [c for c in contrasts if (c.protocol, c.metric) == (protocol, answered)]
-        parts.append(_forest(chosen, protocol, answered))
     if {"honest", "paper"} <= set(comparison.protocols):
         names, beside = protocol_rows(comparison)
         parts.append("<h2>What the paper's protocol does to the figures</h2>")
         parts.append(
             _table("Both protocols side by side", ["backbone", "features", *names], beside)
         )
+    for heading, extra in further(comparison).items():
+        parts.append(f"<h2>{escape(heading)}</h2>")
+        for protocol in comparison.protocols:
+            rows = rows_of(comparison, protocol, extra)
+            named = ["backbone", "features", *extra]
+            caption = f"{heading}, protocol {protocol}"
+            parts.append(_table(caption, named, [_of(row, extra) for row in rows]))
     parts.append("<h2>Cost</h2>")
-    parts.append(_costs(comparison))
+    parts += [_costs(comparison, protocol) for protocol in comparison.protocols]
     if failed:
         cells: list[list[Shown]] = [
             [f"{r.cell.backbone} on {r.cell.features}", r.cell.protocol, str(r.cell.seed), r.error]
@@ -109,11 +128,10 @@ def page(
     return "".join(parts)
 
 
-def _answers(contrasts: Sequence[Contrast], metric: str) -> str:
+def _answers(contrasts: Sequence[Contrast]) -> str:
     items = [
         f'<li class="{_colour(c.verdict)}">{MARKS[c.verdict]} {escape(c.sentence)}</li>'
         for c in contrasts
-        if c.metric == metric
     ]
     return f"<ul>{''.join(items)}</ul>" if items else "<p>There is nothing to compare yet.</p>"
 
@@ -121,12 +139,18 @@ def _answers(contrasts: Sequence[Contrast], metric: str) -> str:
 def _figures(rows: Sequence[Row], protocol: str, metric: str) -> str:
     body: list[list[Shown]] = []
     for row in rows:
-        value = row.values[metric]
         seeds = str(row.seeds) + (f" ({row.failed} failed)" if row.failed else "")
-        body.append([row.backbone, row.features, (float(row.seeds), seeds)])
-        body[-1].append((value.mean, value.text) if value.seeds else (-1.0, "failed"))
+        backbone, features, figure = _of(row, [metric])
+        body.append([backbone, features, (float(row.seeds), seeds), figure])
     head = ["backbone", "features", "seeds", metric]
     return _table(f"{metric}, protocol {protocol}", head, body)
+
+
+def _of(row: Row, metrics: Sequence[str]) -> list[Shown]:
+    """A row's names and figures; what isn't there sorts below every number."""
+    values = ((row.values[metric], row.figure(metric)) for metric in metrics)
+    figures = [(value.mean if value.seeds else -math.inf, text) for value, text in values]
+    return [row.backbone, row.features, *figures]
 
 
 def _differences(contrasts: Sequence[Contrast]) -> str:
@@ -139,8 +163,8 @@ def _differences(contrasts: Sequence[Contrast]) -> str:
             c.features,
             c.metric,
             (c.difference.mean, f"{c.difference.mean:+.4f}"),
-            f"{c.difference.low:+.4f} to {c.difference.high:+.4f}",
-            (c.corrected_p, f"{c.corrected_p:.3f}"),
+            (c.difference.low, interval_text(c.difference)),
+            (c.corrected_p, p_text(c.corrected_p)),
             f"{MARKS[c.verdict]} {c.verdict}",
         ]
         for c in contrasts
@@ -148,21 +172,25 @@ def _differences(contrasts: Sequence[Contrast]) -> str:
     return _table("Paired over users and seeds; p after Holm's correction", head, rows)
 
 
-def _costs(comparison: Comparison) -> str:
+def _costs(comparison: Comparison, protocol: str) -> str:
     sizes = {features.label: features.bytes for features in comparison.features}
     head = ["backbone", "features", "epochs", "training s", "peak MB", "features MB"]
     rows: list[list[Shown]] = [
         [
             row.backbone,
             row.features,
-            (row.epochs, f"{row.epochs:.0f}"),
-            (row.train_seconds, f"{row.train_seconds:.1f}"),
-            (float(row.peak_memory_bytes), f"{row.peak_memory_bytes / 2**20:.0f}"),
+            _spent(row, row.epochs, f"{row.epochs:.0f}"),
+            _spent(row, row.train_seconds, f"{row.train_seconds:.1f}"),
+            _spent(row, row.peak_memory_bytes, f"{row.peak_memory_bytes / 2**20:.0f}"),
             (float(sizes[row.features]), f"{sizes[row.features] / 1e6:.1f}"),
         ]
-        for row in rows_of(comparison, comparison.protocols[0], [])
+        for row in rows_of(comparison, protocol, [])
     ]
-    return _table("Means over the seeds; memory at its peak", head, rows)
+    return _table(f"Means over the seeds; memory at its peak; protocol {protocol}", head, rows)
+
+
+def _spent(row: Row, value: float, text: str) -> Shown:
+    return (value, text) if row.seeds else (-math.inf, "failed")
 
 
 def _table(
@@ -175,7 +203,7 @@ def _table(
     body = []
     for row in rows:
         cells = [
-            f'<td class="n" data-v="{cell[0]:.6g}">{escape(cell[1])}</td>'
+            f'<td class="n" data-v="{_number(cell[0])}">{escape(cell[1])}</td>'
             if isinstance(cell, tuple)
             else f"<td>{escape(cell or '')}</td>"
             for cell in row
@@ -187,6 +215,11 @@ def _table(
         f"<caption>{name}</caption><thead><tr>{columns}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _number(value: float) -> str:
+    """As JavaScript reads it."""
+    return f"{value:.9g}".replace("inf", "Infinity")
 
 
 def _dots(rows: Sequence[Row], protocol: str, metric: str) -> str:
@@ -206,10 +239,12 @@ def _dots(rows: Sequence[Row], protocol: str, metric: str) -> str:
             'stroke-width="2"/>'
         )
         marks += [
-            f'<circle cx="{at(seed)}" cy="{y}" r="4" fill="var(--dot)" fill-opacity=".6"/>'
+            f'<circle cx="{at(seed)}" cy="{y}" r="4" fill="var(--dot)" fill-opacity=".75"/>'
             for seed in value.seeds
         ]
-    return _plot(f"{metric} of every seed, protocol {protocol}", at, len(filled), marks)
+    return _plot(
+        f"{metric}: a dot a seed, a bar their mean, protocol {protocol}", at, len(filled), marks
+    )
 
 
 def _forest(contrasts: Sequence[Contrast], protocol: str, metric: str) -> str:
@@ -219,8 +254,13 @@ def _forest(contrasts: Sequence[Contrast], protocol: str, metric: str) -> str:
         return ""
     ends = [end for c in bounded for end in (c.difference.low, c.difference.high)]
     at = _Axis(min(0.0, *ends), max(0.0, *ends))
+    baselines = " or ".join(dict.fromkeys(c.baseline for c in bounded))
+    legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
     height = (len(bounded) + 1) * LINE
-    zero = f'<line x1="{at(0)}" x2="{at(0)}" y1="6" y2="{height}" stroke="var(--line)"/>'
+    zero = (
+        f'<line x1="{at(0)}" x2="{at(0)}" y1="6" y2="{height}" stroke="var(--open)" '
+        'stroke-dasharray="4"/>'
+    )
     marks = [zero]
     for line, c in enumerate(bounded):
         y, colour = (line + 1) * LINE, f"var(--{_colour(c.verdict)})"
@@ -232,7 +272,7 @@ def _forest(contrasts: Sequence[Contrast], protocol: str, metric: str) -> str:
             f'style="fill:{colour}">{MARKS[c.verdict]}</text>',
         ]
     return _plot(
-        f"{metric}: difference from {bounded[0].baseline}, 95 % intervals, protocol {protocol}",
+        f"{metric}: difference from {baselines}, 95 % intervals ({legend}), protocol {protocol}",
         at,
         len(bounded),
         marks,
@@ -253,20 +293,21 @@ class _Axis:
 def _plot(name: str, at: _Axis, lines: int, marks: Sequence[str]) -> str:
     height = (lines + 2) * LINE
     ends = "".join(
-        f'<text x="{at(value)}" y="{height - 8}" text-anchor="{anchor}">{value:.3f}</text>'
+        f'<text x="{at(value)}" y="{height - 8}" text-anchor="{anchor}">{value:.4f}</text>'
         for value, anchor in ((at.low, "start"), (at.high, "end"))
     )
     label = escape(name)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
+        f"<figure><figcaption>{label}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
-        f"<title>{label}</title>{''.join(marks)}{ends}</svg></div>"
+        f"{''.join(marks)}{ends}</svg></figure>"
     )
 
 
 def _label(y: int, text: str) -> str:
-    short = text if len(text) <= 50 else text[:49] + "…"
-    return f'<text x="{MARGIN}" y="{y - 12}">{escape(short)}</text>'
+    short = text if len(text) <= 40 else text[:39] + "…"
+    full = f"<title>{escape(text)}</title>" if short != text else ""
+    return f'<text x="{MARGIN}" y="{y - 12}">{escape(short)}{full}</text>'
 
 
 def _colour(verdict: str) -> str:

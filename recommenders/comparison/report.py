@@ -3,13 +3,23 @@
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from sgfd.featureset import write_file
 from sgfd.recommenders.comparison.page import page
 from sgfd.recommenders.comparison.results import Cell, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
-from sgfd.recommenders.comparison.summary import Row, protocol_rows, rows_of
+from sgfd.recommenders.comparison.summary import (
+    HOW_SHOWN,
+    Row,
+    answers,
+    further,
+    interval_text,
+    p_text,
+    protocol_rows,
+    rows_of,
+)
 
 ANSWERED = "recall@20"  # what the first sentences are about
 TABLED = ("recall@20", "ndcg@20", "recall@10", "ndcg@10", "coverage@20")
@@ -27,9 +37,9 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
     """The report as text."""
     done = [result for result in comparison.results if result.error is None]
     lines = [
-        f"# Feature sets compared on {comparison.dataset}",
+        f"# Feature sets compared on {_plain(comparison.dataset)}",
         "",
-        f"{len(done)} trainings, {len(comparison.failed())} failed; {comparison.machine}.",
+        f"{len(done)} trainings, {len(comparison.failed())} failed; {_plain(comparison.machine)}.",
         f"Interactions: sha256 `{comparison.fingerprint[:16]}`.",
         "Made again by:",
         "",
@@ -37,8 +47,8 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         "",
         "## In words",
         "",
-        *(f"- {contrast.sentence}" for contrast in contrasts if contrast.metric == ANSWERED),
-        *(f"- {cell_name(r.cell)} failed: {r.error}" for r in comparison.failed()),
+        *(f"- {_plain(c.sentence)}" for c in answers(comparison, contrasts, ANSWERED)),
+        *(f"- {_plain(f'{cell_name(r.cell)} failed: {r.error}')}" for r in comparison.failed()),
     ]
     for protocol in comparison.protocols:
         lines += ["", f"## Protocol {protocol}, test"]
@@ -47,7 +57,7 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
             ["backbone", "features", "seeds", *TABLED[:2], "epochs", "training s", "peak MB"],
             [_figures(row) for row in rows_of(comparison, protocol, TABLED[:2])],
         )
-    lines += ["", "## Differences from the baseline", ""]
+    lines += ["", "## Differences from the baseline", "", HOW_SHOWN, ""]
     lines += _table(
         ["protocol", "backbone", "features", "metric", "difference", "95 % interval", "p", "shown"],
         [
@@ -57,8 +67,8 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
                 contrast.features,
                 contrast.metric,
                 f"{contrast.difference.mean:+.4f}",
-                f"{contrast.difference.low:+.4f} to {contrast.difference.high:+.4f}",
-                f"{contrast.corrected_p:.3f}",
+                interval_text(contrast.difference),
+                p_text(contrast.corrected_p),
                 contrast.verdict,
             ]
             for contrast in contrasts
@@ -69,6 +79,17 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         lines += ["honest: model chosen on valid. paper: chosen on test, trained on valid too.", ""]
         names, rows = protocol_rows(comparison)
         lines += _table(["backbone", "features", *names], rows)
+    for heading, metrics in further(comparison).items():
+        lines += ["", f"## {heading}"]
+        for protocol in comparison.protocols:
+            lines += ["", f"Protocol {protocol}, test.", ""]
+            lines += _table(
+                ["backbone", "features", *metrics],
+                [
+                    [row.backbone, row.features, *(row.figure(metric) for metric in metrics)]
+                    for row in rows_of(comparison, protocol, metrics)
+                ],
+            )
     lines += ["", "## Size of the features", ""]
     lines += _table(
         ["features", "method", "widths", "MB"],
@@ -129,9 +150,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Markdown of a table; a bar in a cell is escaped."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
 
     return [line(head), line(["---"] * len(head)), *(line(row) for row in rows)]
+
+
+def _plain(text: str) -> str:
+    """One line of Markdown that holds no HTML."""
+    return escape(" ".join(text.split()), quote=False)
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:

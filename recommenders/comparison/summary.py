@@ -6,7 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgfd.recommenders.comparison.results import CellResult, Comparison
+from sgfd.recommenders.comparison.statistics import Contrast, Difference
 
+# Further tables, each of the metrics that the cells have.
+FURTHER = {
+    "By group of items": ("recall@20 cold", "recall@20 rare", "recall@20 popular"),
+    "By group of users": ("recall@20 few", "recall@20 many"),
+    "Beyond accuracy": ("coverage@20", "gini@20", "novelty@20", "diversity@20"),
+}
+HOW_SHOWN = (
+    "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "
+    "all differences of one metric and protocol. So an interval may leave out 0 and nothing be shown."
+)
 PROTOCOL_METRICS = ("recall@20", "ndcg@20", "paper_ndcg@20", "pooled_recall@20")
 
 
@@ -43,6 +54,10 @@ class Row:
     train_seconds: float
     peak_memory_bytes: int
 
+    def figure(self, metric: str) -> str:
+        """As it stands in a table: `failed` without a finished seed, `-` if not measured."""
+        return self.values[metric].text if self.seeds else "failed"
+
 
 def rows_of(comparison: Comparison, protocol: str, metrics: Sequence[str]) -> list[Row]:
     """Every backbone on every feature set that it was trained on, in the order asked for."""
@@ -58,6 +73,35 @@ def rows_of(comparison: Comparison, protocol: str, metrics: Sequence[str]) -> li
         for (backbone, features), results in groups.items()
         if results
     ]
+
+
+def measured(comparison: Comparison, metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics that some cell has on test."""
+    there = {name for r in comparison.results for name in r.metrics.get("test", {})}
+    return [metric for metric in metrics if metric in there]
+
+
+def further(comparison: Comparison) -> dict[str, list[str]]:
+    """Metrics of the further tables, by heading; none without a metric."""
+    found = {heading: measured(comparison, metrics) for heading, metrics in FURTHER.items()}
+    return {heading: metrics for heading, metrics in found.items() if metrics}
+
+
+def answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) -> list[Contrast]:
+    """What the report says first: the honest protocol's contrasts, where it was run."""
+    protocols = comparison.protocols
+    answering = "honest" if "honest" in protocols else next(iter(protocols), "")
+    return [c for c in contrasts if (c.protocol, c.metric) == (answering, metric)]
+
+
+def interval_text(difference: Difference) -> str:
+    if not np.isfinite([difference.low, difference.high]).all():
+        return "unbounded"
+    return f"{difference.low:+.4f} to {difference.high:+.4f}"
+
+
+def p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _row(backbone: str, features: str, results: list[CellResult], metrics: Sequence[str]) -> Row:
@@ -77,8 +121,7 @@ def _row(backbone: str, features: str, results: list[CellResult], metrics: Seque
 
 def protocol_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Each metric by the honest and by the paper's protocol, side by side: head and rows."""
-    there = {name for r in comparison.results for name in r.metrics.get("test", {})}
-    metrics = [metric for metric in PROTOCOL_METRICS if metric in there]
+    metrics = measured(comparison, PROTOCOL_METRICS)
     by = {
         protocol: {
             (row.backbone, row.features): row for row in rows_of(comparison, protocol, metrics)
@@ -86,7 +129,7 @@ def protocol_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         for protocol in ("honest", "paper")
     }
     rows = [
-        [*key, *(by[p][key].values[m].text for m in metrics for p in by)]
+        [*key, *(by[p][key].figure(m) for m in metrics for p in by)]
         for key in by["honest"]
         if key in by["paper"]
     ]

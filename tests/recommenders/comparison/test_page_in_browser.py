@@ -54,6 +54,12 @@ def test_it_fits_works_by_keyboard_and_fetches_nothing(browser, address, width, 
         assert values == sorted(values, reverse=order == "descending")
         assert button.evaluate("b => b.parentElement.getAttribute('aria-sort')") == order
 
+    drawn = page.locator("svg:visible").first.evaluate(
+        "s => parseFloat(getComputedStyle(s.querySelector('text')).fontSize) * "
+        "s.getBoundingClientRect().width / s.viewBox.baseVal.width"
+    )
+    assert drawn >= 13.5
+
     page.locator("#metric").focus()
     page.keyboard.press("ArrowDown")
     assert not table.is_visible()

@@ -1,7 +1,9 @@
 """The report's files: figures against numpy, whole CSV, a page that needs nothing else."""
 
 import io
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -100,3 +102,77 @@ def test_a_large_comparison_is_a_small_page(fake_comparison, tmp_path):
     comparison = fake_comparison(14, 6, 5, protocols=("honest",))
     write_report(comparison, contrasts(comparison, METRICS), tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
+
+
+@pytest.fixture
+def grouped(fake_comparison):
+    """A comparison whose finished cells hold group metrics, one of them without coverage."""
+    comparison = fake_comparison()
+    extra = {"recall@20 cold": 0.01, "recall@20 few": 0.02, "gini@20": 0.7, "coverage@20": 0.5}
+    first = next(result for result in comparison.results if result.error is None)
+    results = []
+    for result in comparison.results:
+        if result.error is None:
+            own = {k: v for k, v in extra.items() if result is not first or k != "coverage@20"}
+            test = {**result.metrics["test"], **own}
+            result = replace(result, metrics={**result.metrics, "test": test})
+        results.append(result)
+    return replace(comparison, results=tuple(results))
+
+
+def test_tables_by_group_and_beyond_accuracy_hold_what_was_measured(grouped, tmp_path, written):
+    write_report(grouped, [], tmp_path)
+    text, plain = ((f / "report.md").read_text() for f in (tmp_path, written[1]))
+    html = (tmp_path / "report.html").read_text()
+    for heading in ("By group of items", "By group of users", "Beyond accuracy"):
+        assert f"## {heading}" in text and f"<h2>{heading}</h2>" in html
+        assert heading not in plain
+    assert "| backbone | features | recall@20 cold |" in text  # rare and popular are absent
+    assert "| backbone0 | none | 0.0100 ± 0.0000 |" in text
+    assert "| backbone1 | set1 | failed |" in text
+
+
+def test_a_cell_without_a_metric_did_not_fail(grouped, tmp_path):
+    only = replace(grouped, results=grouped.results[:2])
+    write_report(only, [], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| backbone0 | none | - | 0.7000 |" in text
+    assert "failed</td>" not in (tmp_path / "report.html").read_text()
+
+
+def test_a_failed_training_cost_nothing_known(written):
+    costs = (written[1] / "report.html").read_text().split("<h2>Cost</h2>")[1]
+    assert '<td>set1</td><td class="n" data-v="-Infinity">failed</td>' in costs
+
+
+def test_markdown_holds_no_html_of_a_name(written):
+    text = (written[1] / "report.md").read_text()
+    assert "<b>" not in text
+    assert "&lt;b&gt;" in text
+
+
+def test_the_first_sentences_are_those_of_the_honest_protocol(written):
+    _, folder = written
+    words = (folder / "report.md").read_text().split("## In words")[1].split("##")[0]
+    assert "backbone0" in words
+    assert "by the paper's protocol" not in words
+
+
+def test_an_unbounded_interval_and_a_tiny_p_are_in_words(written, tmp_path):
+    comparison, _ = written
+    one = contrasts(comparison, METRICS)[0]
+    endless = replace(one.difference, low=-math.inf, high=math.inf)
+    unbounded = replace(one, difference=endless)
+    write_report(comparison, [unbounded, replace(one, corrected_p=1e-9)], tmp_path)
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert "unbounded" in text
+        assert "< 0.001" in text.replace("&lt;", "<")
+        assert "+inf" not in text
+
+
+def test_a_plot_names_every_baseline(written, tmp_path):
+    comparison, _ = written
+    found = [c for c in contrasts(comparison, METRICS) if c.metric == "recall@20"]
+    write_report(comparison, [found[0], replace(found[1], baseline="raw")], tmp_path)
+    assert "difference from none or raw" in (tmp_path / "report.html").read_text()
