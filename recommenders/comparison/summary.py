@@ -16,7 +16,7 @@ FURTHER = {
 }
 HOW_SHOWN = (
     "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "
-    "all differences of one metric and protocol. So an interval may leave out 0 and nothing be shown."
+    "all differences of one metric and protocol: an interval may leave out 0 and nothing be shown."
 )
 PROTOCOL_METRICS = ("recall@20", "ndcg@20", "paper_ndcg@20", "pooled_recall@20")
 
