@@ -1,0 +1,130 @@
+"""Concentration, novelty and diversity agree with their definitions, pair by pair."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cosine
+from scipy.stats import entropy
+
+from sgfd.recommenders import ItemSets
+from sgfd.recommenders.evaluation import (
+    beyond_accuracy,
+    gini,
+    intra_list_diversity,
+    item_popularity,
+    novelty,
+)
+
+N_ITEMS = 9
+
+
+@st.composite
+def listings(draw):
+    """Lists of distinct items, padded with -1, int64 (V, 5)."""
+    row = st.lists(st.integers(0, N_ITEMS - 1), max_size=5, unique=True)
+    rows = draw(st.lists(row, min_size=1, max_size=8))
+    return np.array([items + [-1] * (5 - len(items)) for items in rows], dtype=np.int64)
+
+
+@pytest.fixture
+def lists(rng):
+    lists = np.argsort(rng.random((40, 30)), axis=1)[:, :12]
+    lists[::5, 8:] = -1
+    lists[7], lists[8, 1:] = -1, -1
+    return lists
+
+
+@pytest.fixture
+def features(rng):
+    features = rng.normal(size=(30, 6)).astype(np.float32)
+    features[::6] = np.nan
+    features[1, 2] = np.nan
+    features[2] = 0
+    return features
+
+
+@given(listings())
+def test_gini_is_half_the_mean_difference_over_the_mean(lists):
+    counts = [int((lists == item).sum()) for item in range(N_ITEMS)]
+    difference = np.mean([abs(a - b) for a in counts for b in counts])
+    expected = difference / (2 * np.mean(counts)) if any(counts) else 0
+    assert gini(lists, N_ITEMS) == pytest.approx(expected, abs=1e-12)
+
+
+@given(listings())
+def test_gini_is_one_less_twice_the_area_under_the_lorenz_curve(lists):
+    shown = np.sort([(lists == item).sum() for item in range(N_ITEMS)])
+    if shown.any():
+        curve = np.concatenate([[0], np.cumsum(shown) / shown.sum()])
+        area = np.trapezoid(curve, dx=1 / N_ITEMS)
+        assert gini(lists, N_ITEMS) == pytest.approx(1 - 2 * area, abs=1e-12)
+
+
+def test_gini_of_equal_and_of_extreme_lists():
+    assert gini(np.array([[0, 1], [2, 3]]), 4) == 0
+    assert gini(np.full((5, 1), 2), 4) == pytest.approx(3 / 4)
+    assert gini(np.full((5, 1), -1), 4) == 0
+
+
+@given(listings(), st.permutations(range(N_ITEMS)), st.randoms())
+def test_no_measure_depends_on_the_order_of_users_or_items(lists, names, random):
+    """Renaming items, reordering users and the items of a list changes nothing."""
+    order = np.array(random.sample(range(len(lists)), len(lists)))
+    turned = np.array([*names, -1])[lists][order][:, ::-1]
+    generator = np.random.default_rng(0)
+    popularity, features = generator.random(N_ITEMS) + 0.1, generator.normal(size=(N_ITEMS, 4))
+    renamed = np.argsort(names)  # the old item at each new place
+    assert gini(turned, N_ITEMS) == gini(lists, N_ITEMS)
+    np.testing.assert_allclose(
+        novelty(turned, popularity[renamed]), novelty(lists, popularity)[order], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        intra_list_diversity(turned, features[renamed]),
+        intra_list_diversity(lists, features)[order],
+        atol=1e-12,
+    )
+
+
+def test_popularity_is_the_share_of_users_and_never_zero():
+    train = ItemSets.from_pairs(np.array([0, 1, 1]), np.array([0, 0, 2]), 4, 4)
+    np.testing.assert_array_equal(item_popularity(train), [2 / 4, 0.5 / 4, 1 / 4, 0.5 / 4])
+
+
+def test_novelty_is_the_mean_self_information(lists, rng):
+    train = ItemSets.from_pairs(rng.integers(0, 50, 400), rng.integers(0, 25, 400), 50, 30)
+    owners = [{u for u in range(50) if i in train.of(u)} for i in range(30)]
+    shares = [max(len(owner), 0.5) / 50 for owner in owners]
+    values = novelty(lists, item_popularity(train))
+    for row, value in zip(lists, values, strict=True):
+        listed = row[row >= 0]
+        expected = np.mean([-np.log2(shares[i]) for i in listed]) if len(listed) else np.nan
+        assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_novelty_of_equally_likely_items_is_their_entropy():
+    popularity = np.full(8, 1 / 8)
+    expected = entropy(popularity, base=2)
+    assert novelty(np.array([[3, 1, 7]]), popularity) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("cells", [1, 500, 10**6])
+def test_diversity_is_the_mean_over_all_pairs(lists, features, cells, monkeypatch, tmp_path):
+    monkeypatch.setattr(beyond_accuracy, "_FEATURE_CELLS", cells)
+    np.save(tmp_path / "features.npy", features)
+    values = intra_list_diversity(lists, np.load(tmp_path / "features.npy", mmap_mode="r"))
+    has = ~np.isnan(features).any(axis=1) & features.any(axis=1)
+    for row, value in zip(lists, values, strict=True):
+        vectors = features[[i for i in row if i >= 0 and has[i]]].astype(np.float64)
+        distances = [cosine(a, b) for a, b in combinations(vectors, 2)]
+        expected = np.mean(distances) if distances else np.nan
+        assert value == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    assert np.isnan(values).sum() >= 2
+
+
+def test_diversity_of_like_opposite_and_orthogonal_items():
+    features = np.array([[1.0, 0], [5, 0], [0, 2], [-3, 0]])
+    found = intra_list_diversity(np.array([[0, 1], [0, 2], [0, 3]]), features)
+    np.testing.assert_allclose(found, [0, 1, 2], atol=1e-12)
