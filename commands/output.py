@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,13 +44,15 @@ def print_run(run: "Run") -> None:
 
 
 def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
-    names = list(dict.fromkeys(name for part in metrics.values() for name in part))
+    """A table a part, of the metrics of everybody; those by group are in the run's folder."""
+    every = dict.fromkeys(name for part in metrics.values() for name in part)
+    names = [name for name in every if " " not in name]
     cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
     for part, figures in metrics.items():
         if figures:
             click.echo(f"{part:<16}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
             for metric in dict.fromkeys(name.partition("@")[0] for name in names):
-                row = "".join(f"{figures[f'{metric}@{k}']:>9.4f}" for k in cutoffs)
+                row = "".join(f"{figures.get(f'{metric}@{k}', nan):>9.4f}" for k in cutoffs)
                 click.echo(f"  {metric:<14}{row}")
 
 

@@ -138,7 +138,8 @@ class Run:
 
     def judge(self, part: Literal["valid", "test"]) -> Judgement:
         """Measure the run on a part of the stored interactions."""
-        return judge(self.rank, self.split.seen_before(part), self.split.held_out(part))
+        split = self.split
+        return judge(self.rank, split.seen_before(part), split.held_out(part), train=split.train)
 
 
 def write_run(

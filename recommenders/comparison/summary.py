@@ -12,7 +12,7 @@ from sgfd.recommenders.comparison.statistics import Contrast, Difference
 FURTHER = {
     "By group of items": ("recall@20 cold", "recall@20 rare", "recall@20 popular"),
     "By group of users": ("recall@20 few", "recall@20 many"),
-    "Beyond accuracy": ("coverage@20", "gini@20", "novelty@20", "diversity@20"),
+    "Beyond accuracy": ("coverage@20", "gini@20", "novelty@20"),
 }
 HOW_SHOWN = (
     "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "

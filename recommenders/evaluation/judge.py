@@ -5,6 +5,14 @@ from typing import Protocol
 
 import numpy as np
 
+from sgfd.recommenders.evaluation.beyond_accuracy import item_popularity, novelty
+from sgfd.recommenders.evaluation.groups import (
+    group_metrics,
+    item_groups,
+    known_means,
+    user_group_means,
+    user_groups,
+)
 from sgfd.recommenders.evaluation.metrics import CUTOFFS, Values, average, per_user_metrics
 from sgfd.recommenders.evaluation.topk import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
@@ -38,13 +46,31 @@ class Judgement:
 
 
 def judge(
-    rank: Rank, seen: ItemSets, held_out: ItemSets, cutoffs: tuple[int, ...] = CUTOFFS
+    rank: Rank,
+    seen: ItemSets,
+    held_out: ItemSets,
+    cutoffs: tuple[int, ...] = CUTOFFS,
+    train: ItemSets | None = None,
 ) -> Judgement:
-    """Rank all unseen items for each user with held-out items and measure the lists."""
+    """Rank all unseen items for each user with held-out items and measure the lists.
+
+    Args:
+        train: where given, metrics by group of items and of users, and the lists' novelty, too.
+    """
     judged = np.flatnonzero(held_out.sizes)
     if not len(judged):
         return Judgement(judged, {}, {})
     lists, _ = rank(judged, max(cutoffs), seen.take(judged))
     relevant = held_out.take(judged)
     per_user = per_user_metrics(lists, relevant, cutoffs)
-    return Judgement(judged, average(lists, per_user, relevant, cutoffs), per_user)
+    metrics = average(lists, per_user, relevant, cutoffs)
+    if train is not None:
+        by_users = {name: members[judged] for name, members in user_groups(train).items()}
+        own = {name: v for name, v in per_user.items() if name.startswith(("recall", "ndcg"))}
+        metrics |= user_group_means(own, by_users)
+        popularity = item_popularity(train)
+        further = group_metrics(lists, relevant, item_groups(train), cutoffs)
+        further |= {f"novelty@{k}": novelty(lists[:, :k], popularity) for k in cutoffs}
+        metrics |= known_means(further)
+        per_user |= further
+    return Judgement(judged, metrics, per_user)

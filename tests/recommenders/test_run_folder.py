@@ -55,3 +55,11 @@ def test_embeddings_are_never_unpickled(copy):
     np.save(copy / "user_embeddings.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(JobError, match="can't be read"):
         load_run(copy)
+
+
+def test_groups_of_items_and_users_are_measured_and_measured_again_the_same(sample_run):
+    test = sample_run.metrics["test"]
+    assert {"recall@20 rare", "recall@20 popular", "recall@20 few", "novelty@20"} <= set(test)
+    few, many = (test[f"recall@20 {group}"] for group in ("few", "many"))
+    assert min(few, many) <= test["recall@20"] <= max(few, many)
+    assert sample_run.judge("test").metrics == test
