@@ -163,13 +163,13 @@ def worker_on(folder):
 
 def test_a_killed_cell_is_told_of_and_the_next_call_goes_on_from_its_checkpoint(tmp_path):
     at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
-    process = start(tmp_path, 80)
+    process = start(tmp_path, 30)
     wait_for(at_work / "checkpoint.safetensors")
     os.kill(worker_on(at_work), signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
     assert "ended by SIGKILL" in out
     assert (at_work / "checkpoint.safetensors").exists()
-    out, error = start(tmp_path, 80).communicate(timeout=200)
+    out, error = start(tmp_path, 30).communicate(timeout=200)
     assert out.strip() == "None", error
 
 
