@@ -36,6 +36,18 @@ from sgfd.commands.settings import SettingsHelp, read_settings
     show_default=True,
     help="Choose the model on valid, or on test as the paper does (to compare only).",
 )
+@click.option(
+    "--split",
+    type=click.Choice(["given", "cold-items", "temporal", "leave-one-out"]),
+    default="given",
+    show_default=True,
+    help="The data set's own parts; whole items, the last in time or a user's last as test.",
+)
+@click.option(
+    "--judge-users",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A text file with a user id a line: test judges these alone.",
+)
 @set_option
 @seed_option
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
@@ -62,6 +74,7 @@ def train(
     features: str | None,
     modalities: str | None,
     dataset: str | None,
+    judge_users: Path | None,
     overrides: tuple[str, ...],
     data_root: Path | None,
     artifacts_root: Path,
@@ -90,9 +103,18 @@ def train(
         settings,
         name=plain_name(name, "--name") if name else None,
         modalities=modalities.split(",") if modalities else None,
+        judge_users=_read_ids(judge_users) if judge_users else None,
         **options,
     )
-    present(run_summary(run), as_json, lambda: print_run(run))
+    present({**run_summary(run), "split": run.split.split}, as_json, lambda: print_run(run))
+
+
+def _read_ids(path: Path) -> list[str]:
+    """The ids of a text file, one a line; empty lines are none."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{path}: is not UTF-8; save it as UTF-8") from None
 
 
 @click.command()
@@ -105,8 +127,8 @@ def evaluate(
 
     run = open_run(run_argument or run_option, runs_root)
     start = time.perf_counter()
-    metrics = {"valid": run.judge("valid").metrics, "test": run.judge("test").metrics}
-    summary = run_summary(run)
+    metrics = {str(part): run.judge(part).metrics for part in run.split.judged_parts()}
+    summary = {**run_summary(run), "split": run.split.split}
     summary["seconds"]["evaluate"] = time.perf_counter() - start
     summary["metrics"] = metrics
     # A run of an earlier version has fewer metrics; those that it has must be the same.

@@ -14,7 +14,14 @@ from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.load import Dataset, find_dataset, list_datasets, load_dataset
 from sgfd.dataset.problems import Problem
 from sgfd.dataset.sample import make_sample
-from sgfd.dataset.splits import hold_out_last, honest_split
+from sgfd.dataset.splits import (
+    cold_items_split,
+    hold_out_last,
+    honest_split,
+    join,
+    leave_one_out_split,
+    temporal_split,
+)
 from sgfd.dataset.vocabulary import Vocabulary
 
 __all__ = [
@@ -27,10 +34,14 @@ __all__ = [
     "Problem",
     "Vocabulary",
     "check_dataset",
+    "cold_items_split",
     "find_dataset",
     "hold_out_last",
     "honest_split",
+    "join",
+    "leave_one_out_split",
     "list_datasets",
     "load_dataset",
     "make_sample",
+    "temporal_split",
 ]

@@ -7,17 +7,21 @@ only what belongs to the newcomers is filled in:
   backbone's own loss (folding in), with everything else frozen;
 - a new item, known by its features, gets rows of 0 where rows belong to items, so that only its
   features and its neighbours speak for it.
+
+`KnownItems` judges a backbone on such items: those without training interactions are kept from it
+while it trains, and come in the same way.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sgfd.featureset import FeatureSet
 from sgfd.jobs import JobError
-from sgfd.recommenders.backbone import Backbone, Batch
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.inputs import Inputs, aligned_features, make_inputs
 from sgfd.recommenders.item_sets import Indices, ItemSets
@@ -44,6 +48,7 @@ def with_new_user(run: Run, item_ids: list[str], name: str = "(new)") -> Run:
         train=_with_user(run.split.train, basket),
         valid=_with_user(run.split.valid, nothing),
         test=_with_user(run.split.test, nothing),
+        judged=None if run.split.judged is None else np.append(run.split.judged, False),
     )
     inputs = make_inputs(split.train, run.features, torch.device("cpu"))
     model, grown = _grow(run, inputs)
@@ -105,6 +110,35 @@ def with_new_items(run: Run, features: FeatureSet) -> Run:
     return _extended(run, model, split, names)
 
 
+class KnownItems:
+    """Training on the items that have training interactions; the others come in as new ones.
+
+    Were they there from the start, their own rows would be noise, and as negatives of every user
+    they would be trained to be liked by none.
+
+    Attributes:
+        inputs: without the items that have no training interaction.
+        learner: the backbone on these inputs, to be trained.
+    """
+
+    def __init__(self, kind: type[Backbone], inputs: Inputs, settings: BackboneSettings) -> None:
+        known = np.unique(inputs.seen.items)
+        self._places = torch.from_numpy(known).to(inputs.device)
+        features = {
+            name: replace(f, values=f.values[self._places], present=f.present[self._places])
+            for name, f in inputs.features.items()
+        }
+        self.inputs = make_inputs(inputs.seen.restrict(known), features, inputs.device)
+        self.learner = kind(self.inputs, settings).to(inputs.device)
+        with torch.random.fork_rng(devices=[]):
+            self._model = kind(inputs, settings).to(inputs.device)
+
+    def with_new(self) -> Backbone:
+        """The learner as it stands now, with all items."""
+        _put_in_place(self._model, self.learner.state_dict(), self._places)
+        return self._model.eval()
+
+
 def _refuse_other_features(run: Run, features: FeatureSet) -> None:
     """New rows mean something only in the space of the old ones: shared items must agree."""
     used = run.record["features"]
@@ -126,16 +160,27 @@ def _refuse_other_features(run: Run, features: FeatureSet) -> None:
 
 
 def _grow(run: Run, inputs: Inputs) -> tuple[Backbone, list[nn.Parameter]]:
-    """The run's backbone with more users or items; its parameters that have new rows.
-
-    A parameter or buffer of the same shape keeps what was learnt. Of a larger parameter the old
-    rows do, and the new ones are 0; a larger buffer follows from the inputs and is new.
-    """
+    """The run's backbone with more users or items, the last; its parameters that have new rows."""
     kind = type(run.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.record["seed"])
         model = kind(inputs, run.settings)
-    learnt, grown = run.model.state_dict(), []
+    grown = _put_in_place(model, run.model.state_dict())
+    return model.eval(), grown
+
+
+def _put_in_place(
+    model: Backbone, learnt: Mapping[str, Tensor], places: Tensor | None = None
+) -> list[nn.Parameter]:
+    """Give a backbone with more users or items what was learnt; its parameters with new rows.
+
+    A parameter or buffer of the same shape keeps what was learnt. Of a larger parameter the old
+    rows do, and the new ones are 0; a larger buffer follows from the inputs and is new.
+
+    Args:
+        places: where the old rows of a larger parameter stand; first where None.
+    """
+    grown = []
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
@@ -144,9 +189,9 @@ def _grow(run: Run, inputs: Inputs) -> tuple[Backbone, list[nn.Parameter]]:
                 tensor.copy_(old)
             elif name in parameters:
                 tensor.zero_()
-                tensor[: len(old)] = old
+                tensor[slice(len(old)) if places is None else places] = old
                 grown.append(parameters[name])
-    return model.eval(), grown
+    return grown
 
 
 def _fold_in(model: Backbone, rows: list[nn.Parameter], known: int, batch: Batch) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet
@@ -25,12 +26,20 @@ from sgfd.jobs import (
     use_threads,
 )
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
-from sgfd.recommenders.backbones import find_backbone
+from sgfd.recommenders.backbones import backbone_places, find_backbone
 from sgfd.recommenders.evaluation import judge
 from sgfd.recommenders.inputs import FeatureScale, aligned_features, make_inputs
-from sgfd.recommenders.protocols import Protocol, SplitSets, split_interactions
+from sgfd.recommenders.newcomers import KnownItems
+from sgfd.recommenders.protocols import (
+    Protocol,
+    Split,
+    SplitSets,
+    split_interactions,
+    users_to_judge,
+)
 from sgfd.recommenders.ranking import rank_by_model, rank_by_shortlist, vectors_of
 from sgfd.recommenders.run_folder import (
+    NARROWED_FORMAT,
     RUN_FORMAT,
     Names,
     Run,
@@ -50,6 +59,8 @@ def train(
     settings: BackboneSettings | None = None,
     *,
     protocol: Protocol = "honest",
+    split: Split = "given",
+    judge_users: Sequence[str] | None = None,
     seed: int = 0,
     split_seed: int = 0,
     device: str = "auto",
@@ -66,7 +77,11 @@ def train(
     Args:
         settings: an instance of the backbone's `Settings`; its defaults where None.
         protocol: `honest` (model chosen on valid) or `paper` (chosen on test, to compare only).
-        seed: of the weights, the batches and the dropout. split_seed: of the valid part.
+        split: `given` (the data set's own parts), `cold-items`, `temporal` or `leave-one-out`;
+            `split_interactions` says what they are. Under all but `given` the items without
+            training interactions are new ones to a backbone that scores by features.
+        judge_users: ids of the users whom test judges; all where None. Valid judges all.
+        seed: of the weights, the batches and the dropout. split_seed: of the parts.
         min_coverage: least share of the dataset's items that the feature set must know.
         feature_scale: `entry` (mean square of a modality's entries is 1), `unit` or `stored`.
         modalities: those of the feature set to use; all where None.
@@ -81,6 +96,7 @@ def train(
     settings = settings or kind.Settings()
     for option, value, known in (
         ("protocol", protocol, get_args(Protocol)),
+        ("split", split, get_args(Split)),
         ("feature_scale", feature_scale, get_args(FeatureScale)),
     ):
         if value not in known:
@@ -100,9 +116,12 @@ def train(
         raise JobError(
             f"backbone {backbone}", "scores by features alone", "give a feature set: --features"
         )
+    if split != "given":
+        _refuse_split(split, backbone, features)
+    judged = None if judge_users is None else users_to_judge(judge_users, interactions)
+    sets = split_interactions(interactions, protocol, split_seed, split, judged)
     if protocol == "paper":
         logger.warning("protocol paper chooses the model on TEST: its figures are for comparison")
-    split = split_interactions(interactions, protocol, split_seed)
     aligned, used = {}, None
     if features is not None:
         alignment = features.align(interactions.items.ids, min_coverage)
@@ -121,21 +140,34 @@ def train(
         "features": used,
         "dataset": {"name": dataset.name, "fingerprint": interactions.fingerprint()},
         "protocol": protocol,
-        "chosen_on": split.chosen_on,
+        "chosen_on": sets.chosen_on,
         "similarity": kind.similarity,
         "seed": seed,
         "split_seed": split_seed,
         "settings": asdict(settings),
         "device": torch_device.type,
     }
+    record |= _narrowed(sets, interactions.users.ids)
     target = _target(Path(runs_root), name, record)
     with WorkFolder(target, record, overwrite) as work:
         seed_everything(seed)
-        inputs = make_inputs(split.train, aligned, torch_device)
-        model = kind(inputs, settings).to(torch_device)
-        state = TrainingState()
-        if kind.trained:
-            state = fit(model, inputs, settings, seed, work, lambda m: _recall(m, split))
+        record["split"] = split
+        inputs, state = make_inputs(sets.train, aligned, torch_device), TrainingState()
+        if kind.trained and split != "given" and kind.scores_new_items and aligned:
+            growing = KnownItems(kind, inputs, settings)
+            state = fit(
+                growing.learner,
+                growing.inputs,
+                settings,
+                seed,
+                work,
+                lambda _: _recall(growing.with_new(), sets),
+            )
+            model = growing.with_new()
+        else:
+            model = kind(inputs, settings).to(torch_device)
+            if kind.trained:
+                state = fit(model, inputs, settings, seed, work, lambda m: _recall(m, sets))
         start = time.perf_counter()
         record["metrics"] = write_run(
             work.result,
@@ -143,7 +175,7 @@ def train(
             vectors_of(model),
             model.state_dict(),
             state.history,
-            split,
+            sets,
             aligned,
             _names(dataset),
         )
@@ -156,15 +188,64 @@ def train(
         return load_run(work.publish())
 
 
+def _refuse_split(split: Split, backbone: str, features: FeatureSet | None) -> None:
+    """Refuse what would not be honest under a split other than the data set's own.
+
+    Raises:
+        JobError: the backbone knows no cold items, or the features know what is held out.
+    """
+    kind = find_backbone(backbone)
+    if split == "cold-items" and not kind.scores_new_items:
+        able = [name for name in backbone_places() if find_backbone(name).scores_new_items]
+        raise JobError(
+            f"backbone {backbone}",
+            "scores items by id and can't score those of split cold-items",
+            f"choose {' or '.join(able)}",
+        )
+    if split == "cold-items" and features is None:
+        raise JobError(
+            f"backbone {backbone}",
+            "scores the items of split cold-items by features alone",
+            "give a feature set: --features",
+        )
+    if features is not None and features.manifest.dataset.fingerprints.interactions is not None:
+        raise JobError(
+            features.path,
+            f"was made with interactions, among which may be those that split {split} holds out",
+            "give features made without, or choose split given",
+        )
+
+
+def _narrowed(sets: SplitSets, user_ids: NDArray[np.object_]) -> dict[str, Any]:
+    """What the record says more where not all is judged on the data set's own parts.
+
+    Nothing where it is, so that such runs bear the names that they always did.
+    """
+    more: dict[str, Any] = {}
+    if sets.split != "given":
+        more |= {"split": sets.split, "parts_sha256": sets.fingerprint()}
+    if sets.judged is not None:
+        ids = "\0".join(user_ids[sets.judged])
+        digest = hashlib.sha256(ids.encode()).hexdigest()
+        more["judge_users"] = {"count": int(sets.judged.sum()), "sha256": digest}
+    if sets.split == "cold-items" or sets.judged is not None:
+        more["format"] = NARROWED_FORMAT
+    return more
+
+
 def _recall(model: Backbone, split: SplitSets) -> float:
     """Recall@20 on the part that the protocol chooses the model on."""
-    held_out, seen = split.held_out(split.chosen_on), split.seen_before(split.chosen_on)
+    part = split.chosen_on
     rank = (
         rank_by_model(model)
         if model.shortlist is None
         else rank_by_shortlist(model, model.shortlist)
     )
-    return judge(rank, seen, held_out, cutoffs=(20,)).metrics["recall@20"]
+    candidates = split.candidates(part)
+    judgement = judge(
+        rank, split.seen_before(part), split.held_out(part), (20,), candidates=candidates
+    )
+    return judgement.metrics["recall@20"]
 
 
 def _names(dataset: Dataset) -> Names:

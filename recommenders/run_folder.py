@@ -2,12 +2,13 @@
 
     run.json               settings, versions, seed, inputs, metrics, timings (written last)
     history.parquet        one row an epoch: losses and the Recall@20 that stops the training
-    per_user.parquet       one row a user and part (valid, test): every metric
+    per_user.parquet       one row a user and part (valid, test, ...): every metric
     topk.parquet           one row a user: the 50 best items not in train or valid
     model.safetensors      the weights of the epoch that was chosen
     user_embeddings.npy    float32 (U, d)      item_embeddings.npy   float32 (I, d)
     interactions.parquet   user_index, item_index, part (train, valid, test)
-    users.parquet          user_id             items.parquet         item_id, title, label
+    users.parquet          user_id, and judged where test judges some of them alone
+    items.parquet          item_id, title, label
     features.safetensors   the aligned features, where there were any: NAME.values, NAME.present
 
 Unlike a feature set, a run holds user ids and interactions: it is not for sharing.
@@ -36,10 +37,11 @@ from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.evaluation import CUTOFFS, Judgement, Rank, Scores, Similarity, judge
 from sgfd.recommenders.inputs import ModalityFeatures, make_inputs
 from sgfd.recommenders.item_sets import Indices, ItemSets
-from sgfd.recommenders.protocols import SplitSets
+from sgfd.recommenders.protocols import JudgedPart, SplitSets
 from sgfd.recommenders.ranking import rank_by_model, rank_by_vectors
 
 RUN_FORMAT = 1
+NARROWED_FORMAT = 2  # judged among some items or users alone: readers of 1 would judge all
 PARTS = ("train", "valid", "test")
 USERS_A_BLOCK = 16_384
 
@@ -136,10 +138,16 @@ class Run:
             )
         return int(found[0])
 
-    def judge(self, part: Literal["valid", "test"]) -> Judgement:
+    def judge(self, part: JudgedPart) -> Judgement:
         """Measure the run on a part of the stored interactions."""
         split = self.split
-        return judge(self.rank, split.seen_before(part), split.held_out(part), train=split.train)
+        return judge(
+            self.rank,
+            split.seen_before(part),
+            split.to_judge(part),
+            train=split.train,
+            candidates=split.candidates(part),
+        )
 
 
 def write_run(
@@ -152,7 +160,7 @@ def write_run(
     features: dict[str, ModalityFeatures],
     names: Names,
 ) -> dict[str, dict[str, float]]:
-    """Write all of a run's files into `folder` and return the metrics of valid and test.
+    """Write all of a run's files into `folder` and return the metrics of each part judged.
 
     Args:
         record: what `run.json` says beside the metrics.
@@ -173,7 +181,7 @@ def write_run(
 
     # Judged as any later reader will: from the files alone.
     draft = _open(folder, record)
-    judgements = {part: draft.judge(part) for part in ("valid", "test")}
+    judgements = {str(part): draft.judge(part) for part in split.judged_parts()}
     _write_per_user(folder, judgements, names.users)
     write_lists(draft, folder / "topk.parquet", max(CUTOFFS))
     return {part: judgement.metrics for part, judgement in judgements.items()}
@@ -194,7 +202,7 @@ def load_run(folder: Path) -> Run:
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != RUN_FORMAT:
+        if record["format"] not in (RUN_FORMAT, NARROWED_FORMAT):
             raise JobError(
                 path, f"run format {record['format']!r} is unknown", "use a newer pipeline"
             )
@@ -210,7 +218,8 @@ def load_run(folder: Path) -> Run:
 def _open(folder: Path, record: dict[str, Any]) -> Run:
     users = np.load(folder / "user_embeddings.npy", mmap_mode="r", allow_pickle=False)
     items = np.load(folder / "item_embeddings.npy", mmap_mode="r", allow_pickle=False)
-    user_ids = pd.read_parquet(folder / "users.parquet")["user_id"].to_numpy(dtype=object)
+    people = pd.read_parquet(folder / "users.parquet")
+    user_ids = people["user_id"].to_numpy(dtype=object)
     catalogue = pd.read_parquet(folder / "items.parquet")
     if (len(user_ids), len(catalogue)) != (len(users), len(items)):
         raise ValueError("the number of embeddings is not that of the ids")
@@ -228,7 +237,14 @@ def _open(folder: Path, record: dict[str, Any]) -> Run:
         record=record,
         user_embeddings=users,
         item_embeddings=items,
-        split=SplitSets(sets("train"), sets("valid"), sets("test"), chosen_on),
+        split=SplitSets(
+            sets("train"),
+            sets("valid"),
+            sets("test"),
+            chosen_on,
+            record.get("split", "given"),  # runs of earlier versions have no other
+            people["judged"].to_numpy(dtype=bool) if "judged" in people else None,
+        ),
         names=Names(
             user_ids,
             catalogue["item_id"].to_numpy(dtype=object),
@@ -254,6 +270,8 @@ def _texts(column: "pd.Series[str]") -> NDArray[np.object_]:
 
 def _write_interactions(folder: Path, split: SplitSets, names: Names) -> None:
     users = {"user_id": pa.array(names.users, pa.string())}
+    if split.judged is not None:
+        users["judged"] = pa.array(split.judged)
     pq.write_table(pa.table(users), folder / "users.parquet")
     items = {
         "item_id": pa.array(names.items, pa.string()),

@@ -51,16 +51,23 @@ def judge(
     held_out: ItemSets,
     cutoffs: tuple[int, ...] = CUTOFFS,
     train: ItemSets | None = None,
+    candidates: Indices | None = None,
 ) -> Judgement:
     """Rank all unseen items for each user with held-out items and measure the lists.
 
     Args:
         train: where given, metrics by group of items and of users, and the lists' novelty, too.
+        candidates: the items that may be listed, ascending, all where None. To the metrics they
+            are the whole catalogue.
     """
+    if candidates is not None:
+        held_out = held_out.restrict(candidates)
     judged = np.flatnonzero(held_out.sizes)
     if not len(judged):
         return Judgement(judged, {}, {})
-    lists, _ = rank(judged, max(cutoffs), seen.take(judged))
+    lists, _ = rank(judged, max(cutoffs), seen.take(judged), candidates)
+    if candidates is not None:  # from here on items go by their place among the candidates
+        lists = np.where(lists >= 0, np.searchsorted(candidates, lists), -1)
     relevant = held_out.take(judged)
     per_user = per_user_metrics(lists, relevant, cutoffs)
     metrics = average(lists, per_user, relevant, cutoffs)
@@ -68,8 +75,9 @@ def judge(
         by_users = {name: members[judged] for name, members in user_groups(train).items()}
         own = {name: v for name, v in per_user.items() if name.startswith(("recall", "ndcg"))}
         metrics |= user_group_means(own, by_users)
-        popularity = item_popularity(train)
-        further = group_metrics(lists, relevant, item_groups(train), cutoffs)
+        listed = train if candidates is None else train.restrict(candidates)
+        popularity = item_popularity(listed)
+        further = group_metrics(lists, relevant, item_groups(listed), cutoffs)
         further |= {f"novelty@{k}": novelty(lists[:, :k], popularity) for k in cutoffs}
         metrics |= known_means(further)
         per_user |= further

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgfd.dataset import Pairs, Vocabulary, hold_out_last, honest_split
+from sgfd.dataset import (
+    Pairs,
+    Vocabulary,
+    cold_items_split,
+    hold_out_last,
+    honest_split,
+    join,
+    leave_one_out_split,
+    temporal_split,
+)
 
 
 @given(st.lists(st.text(), unique=True), st.lists(st.text()))
@@ -60,3 +69,90 @@ def test_the_last_held_out_are_later_than_all_that_is_left(example):
         assert len(held) == min(int(0.2 * size + 0.5), max(size - 1, 0))
         if len(held):
             assert held.min() > left.max()
+
+
+@st.composite
+def shared_items(draw):
+    """Pairs of few users and items, without repetition, at few times, in any order."""
+    n_users, n_items = draw(st.integers(1, 8)), draw(st.integers(1, 15))
+    cells = draw(st.lists(st.integers(0, n_users * n_items - 1), unique=True))
+    user, item = np.divmod(np.array(cells, dtype=np.int64), n_items)
+    times = draw(st.lists(st.integers(-3, 9), min_size=len(cells), max_size=len(cells)))
+    return Pairs(user, item, np.array(times, dtype=np.int64)), n_users
+
+
+def rows(*parts):
+    """What is in the parts, in one order."""
+    whole = join(*parts)
+    times = whole.timestamp if len(whole) else whole.user
+    return sorted(np.stack([whole.user, whole.item, times], axis=1).tolist())
+
+
+@given(shared_items(), st.integers(0, 3))
+def test_every_split_s_parts_are_disjoint_and_together_everything(example, seed):
+    pairs, n_users = example
+    for parts in (
+        cold_items_split(pairs, seed=seed),
+        temporal_split(pairs),
+        leave_one_out_split(pairs, n_users, seed),
+    ):
+        assert rows(*parts) == rows(pairs)
+
+
+@given(shared_items(), st.integers(0, 3))
+def test_a_cold_item_is_in_one_part_alone(example, seed):
+    pairs, _ = example
+    train, valid, test = (set(part.item.tolist()) for part in cold_items_split(pairs, seed=seed))
+    n_items = len(np.unique(pairs.item))
+    assert not train & valid and not (train | valid) & test
+    assert len(test) == int(0.2 * n_items + 0.5)
+    assert len(valid) == int(0.1 * (n_items - len(test)) + 0.5)
+
+
+@given(shared_items())
+def test_what_trains_is_earlier_than_all_that_is_held_out(example):
+    pairs, _ = example
+    train, valid, test = temporal_split(pairs)
+    for early, late in ((train, valid), (train, test), (valid, test)):
+        if len(early) and len(late):
+            assert early.timestamp.max() < late.timestamp.min()
+    assert len(test) >= int(0.2 * len(pairs) + 0.5)
+
+
+def test_a_cut_in_time_without_ties_gives_the_shares():
+    pairs = Pairs(np.zeros(50, np.int64), np.arange(50), np.arange(50)[::-1])
+    assert [len(part) for part in temporal_split(pairs)] == [35, 5, 10]
+    with pytest.raises(ValueError, match="no timestamps"):
+        temporal_split(Pairs(pairs.user, pairs.item))
+
+
+@given(shared_items(), st.integers(0, 3), st.booleans())
+def test_leave_one_out_takes_each_user_s_last_and_the_one_before(example, seed, timed):
+    pairs, n_users = example
+    if not timed:
+        pairs = Pairs(pairs.user, pairs.item)
+    train, valid, test = leave_one_out_split(pairs, n_users, seed)
+    for user, size in enumerate(np.bincount(pairs.user, minlength=n_users)):
+        of_user = [part.user == user for part in (train, valid, test)]
+        held_out = int(size >= 3)
+        assert [int(own.sum()) for own in of_user] == [size - 2 * held_out, held_out, held_out]
+        if held_out and timed:
+            first, second, third = (
+                part.timestamp[own] for part, own in zip((train, valid, test), of_user, strict=True)
+            )
+            assert first.max() <= second.min() <= third.min()
+
+
+def test_equal_times_are_parted_by_the_seed_and_not_by_their_order():
+    pairs = Pairs(np.zeros(40, np.int64), np.arange(40), np.zeros(40, np.int64))
+    last = {leave_one_out_split(pairs, 1, seed)[2].item.item() for seed in range(20)}
+    assert len(last) > 10
+
+
+def test_parts_are_joined_with_their_times_where_all_have_them():
+    one, two = np.array([1]), np.array([2])
+    timed, bare = Pairs(one, one, two), Pairs(two, two)
+    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    assert join(timed, None, timed, nothing).timestamp.tolist() == [2, 2]
+    assert join(timed, bare).timestamp is None
+    assert len(join(None, nothing)) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from sgfd.dataset import Pairs, load_dataset
 from sgfd.jobs import JobError
-from sgfd.recommenders.protocols import split_interactions
+from sgfd.recommenders.protocols import split_interactions, users_to_judge
 
 SAMPLE = load_dataset("sample").interactions
 
@@ -71,3 +71,73 @@ NOTHING = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
 def test_too_few_interactions_are_refused(change, protocol, what):
     with pytest.raises(JobError, match=what):
         split_interactions(replace(SAMPLE, **change), protocol)
+
+
+TIMED = replace(
+    SAMPLE,
+    train=replace(SAMPLE.train, timestamp=np.arange(len(SAMPLE.train)) // 1000),
+    test=replace(SAMPLE.test, timestamp=np.arange(len(SAMPLE.test)) // 1000),
+)
+
+
+@pytest.mark.parametrize("name", ["cold-items", "temporal", "leave-one-out"])
+def test_another_split_divides_all_interactions_anew(name):
+    split = split_interactions(TIMED, "honest", split=name)
+    train, valid, test = (pairs_of(sets) for sets in split.parts().values())
+    assert len(train) + len(valid) + len(test) == len(SAMPLE.train) + len(SAMPLE.test)
+    assert not train & valid and not (train | valid) & test
+    assert (split.chosen_on, split.split) == ("valid", name)
+    again = split_interactions(TIMED, "honest", split=name)
+    assert split.fingerprint() == again.fingerprint()
+    other = split_interactions(TIMED, "honest", 1, name)
+    assert (split.fingerprint() == other.fingerprint()) == (name == "temporal")
+
+
+def test_cold_items_are_listed_among_all_and_among_themselves():
+    split = split_interactions(SAMPLE, "honest", split="cold-items")
+    assert split.judged_parts() == ("valid", "test", "test_among_cold")
+    assert split.candidates("test") is None
+    cold, chosen = split.candidates("test_among_cold"), split.candidates("valid")
+    assert set(cold) == set(split.test.items) and set(chosen) == set(split.valid.items)
+    assert not set(cold) & set(split.train.items)
+    assert pairs_of(split.held_out("test_among_cold")) == pairs_of(split.test)
+    given = split_interactions(SAMPLE, "honest")
+    assert given.judged_parts() == ("valid", "test")
+    assert given.candidates("valid") is None
+
+
+def test_users_to_judge_are_judged_on_test_alone():
+    some = users_to_judge(["u7", "u3", "u7"], SAMPLE)
+    split = split_interactions(SAMPLE, "honest", judged=some)
+    judged = np.flatnonzero(split.to_judge("test").sizes)
+    assert [SAMPLE.users.id(user) for user in judged] == ["u3", "u7"]
+    for user in judged:
+        assert split.to_judge("test").of(user).tolist() == split.test.of(user).tolist()
+    assert pairs_of(split.to_judge("valid")) == pairs_of(split.valid)
+
+
+@pytest.mark.parametrize(
+    ("ids", "what"), [(["u1", "x", "y"], "user to judge 'x'"), ([], "none is named")]
+)
+def test_unknown_users_to_judge_are_refused(ids, what):
+    with pytest.raises(JobError, match=what):
+        users_to_judge(ids, SAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "split", "what"),
+    [
+        ("honest", "temporal", "have no timestamps"),
+        ("paper", "cold-items", "not on split cold-items"),
+        ("paper", "leave-one-out", "not on split leave-one-out"),
+    ],
+)
+def test_splits_that_make_no_sense_are_refused(protocol, split, what):
+    with pytest.raises(JobError, match=what):
+        split_interactions(SAMPLE, protocol, split=split)
+
+
+def test_nobody_to_judge_is_refused():
+    nobody = np.zeros(SAMPLE.n_users, dtype=bool)
+    with pytest.raises(JobError, match="none has a held-out item"):
+        split_interactions(SAMPLE, "honest", judged=nobody)
