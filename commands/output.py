@@ -26,6 +26,7 @@ def run_summary(run: "Run") -> dict[str, Any]:
         "run": str(run.folder),
         "features": features["name"] if features else None,
         "dataset": record["dataset"]["name"],
+        "split": run.split.split,
         **{key: record[key] for key in kept},
     }
 

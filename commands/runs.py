@@ -106,7 +106,7 @@ def train(
         judge_users=_read_ids(judge_users) if judge_users else None,
         **options,
     )
-    present({**run_summary(run), "split": run.split.split}, as_json, lambda: print_run(run))
+    present(run_summary(run), as_json, lambda: print_run(run))
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -128,7 +128,7 @@ def evaluate(
     run = open_run(run_argument or run_option, runs_root)
     start = time.perf_counter()
     metrics = {str(part): run.judge(part).metrics for part in run.split.judged_parts()}
-    summary = {**run_summary(run), "split": run.split.split}
+    summary = run_summary(run)
     summary["seconds"]["evaluate"] = time.perf_counter() - start
     summary["metrics"] = metrics
     # A run of an earlier version has fewer metrics; those that it has must be the same.

@@ -11,7 +11,7 @@ from sgfd.jobs.device import (
 from sgfd.jobs.errors import JobError
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import progress
-from sgfd.jobs.workfolder import WorkFolder
+from sgfd.jobs.workfolder import WorkFolder, try_lock
 
 __all__ = [
     "Interrupt",
@@ -24,6 +24,7 @@ __all__ = [
     "progress",
     "seed_everything",
     "subset",
+    "try_lock",
     "unpack",
     "use_device",
     "use_threads",

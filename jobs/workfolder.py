@@ -30,6 +30,23 @@ from sgfd.jobs.errors import JobError
 logger = logging.getLogger("sgfd")
 
 
+def try_lock(path: Path) -> int | None:
+    """Lock a file, made if need be: its descriptor, to be closed; None where another holds it.
+
+    A process that is killed lets go by itself.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
 class WorkFolder:
     """The work on one target folder; use it as a context manager.
 
@@ -104,22 +121,19 @@ class WorkFolder:
         while True:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                lock = try_lock(self.folder / "lock")
             except FileNotFoundError:
                 continue  # its owner finished and removed the folder between our two calls
             except OSError as error:
                 raise JobError(
                     self.folder, f"can't be written ({error.strerror})", "choose another folder"
                 ) from None
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
+            if lock is None:
                 raise JobError(
                     self.target,
                     "another process is making it at this moment",
                     "wait for it to end, or choose another name",
-                ) from None
+                )
             if self._is_ours(lock):
                 return lock
             os.close(lock)

@@ -11,7 +11,6 @@ backbones, features or seeds adds to what there is.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ import torch
 
 from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet, write_file
-from sgfd.jobs import JobError, progress, use_threads
+from sgfd.jobs import JobError, progress, try_lock, use_threads
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.comparison.estimate import Estimate
@@ -111,7 +110,7 @@ def plan(grid: Grid, folder: Path, jobs: int) -> dict[str, Any]:
     """How many cells each backbone has, how many of them are done, and about how long the rest
     takes; nothing is written."""
     cells = grid.cells()
-    results = {cell: found for cell in cells if (found := finished(cell, folder)) is not None}
+    results = done_cells(cells, folder)
     missing = [cell for cell in cells if cell not in results]
     seconds = estimate_of(grid)(missing, list(results.values())) / jobs
     return {
@@ -181,7 +180,7 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
         remember(grid.identity(), folder / "comparison.json")
         (folder / "failed").mkdir(exist_ok=True)
         cells = grid.cells()
-        results = {cell: found for cell in cells if (found := finished(cell, folder)) is not None}
+        results = done_cells(cells, folder)
         missing = [cell for cell in cells if cell not in results]
         each = max(1, use_threads(threads) // jobs)
         tasks = {name_of(cell): _task(cell, grid, folder, each) for cell in missing}
@@ -237,6 +236,11 @@ def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: 
     )
 
 
+def done_cells(cells: Sequence[Cell], folder: Path) -> dict[Cell, CellResult]:
+    """Those of the cells whose runs are there."""
+    return {cell: found for cell in cells if (found := finished(cell, folder)) is not None}
+
+
 def finished(cell: Cell, folder: Path) -> CellResult | None:
     """The result of a cell whose run is there; None where it is not."""
     place = _place(cell, folder)
@@ -262,18 +266,15 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = try_lock(folder / "lock")
     except OSError as error:
         raise JobError(folder, f"can't be written ({error.strerror})", "choose another") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
+    if lock is None:
         raise JobError(
             folder,
             "another process compares in it at this moment",
             "wait for it to end, or choose another --name",
-        ) from None
+        )
     try:
         yield
     finally:

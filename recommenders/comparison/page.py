@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from html import escape
 
 from sgfd.recommenders.comparison.results import Comparison
-from sgfd.recommenders.comparison.statistics import Contrast
+from sgfd.recommenders.comparison.statistics import Contrast, interval_text, p_text
 from sgfd.recommenders.comparison.summary import (
     HOW_SHOWN,
     Row,
     answers,
     further,
-    interval_text,
     measured,
-    p_text,
     protocol_rows,
     rows_of,
 )

@@ -9,14 +9,12 @@ from pathlib import Path
 from sgfd.featureset import write_file
 from sgfd.recommenders.comparison.page import page
 from sgfd.recommenders.comparison.results import Cell, Comparison
-from sgfd.recommenders.comparison.statistics import Contrast
+from sgfd.recommenders.comparison.statistics import Contrast, interval_text, p_text
 from sgfd.recommenders.comparison.summary import (
     HOW_SHOWN,
     Row,
     answers,
     further,
-    interval_text,
-    p_text,
     protocol_rows,
     rows_of,
 )

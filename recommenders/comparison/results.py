@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import pandas as pd
+from sgfd.recommenders.protocols import Protocol
 
 NO_FEATURES = "none"
 
@@ -20,7 +19,7 @@ class Cell:
         seed: of weights, batches and dropout.
     """
 
-    protocol: Literal["honest", "paper"]
+    protocol: Protocol
     backbone: str
     features: str
     seed: int
@@ -45,14 +44,6 @@ class CellResult:
     peak_memory_bytes: int = 0
     epochs: int = 0
     error: str | None = None
-
-    def per_user(self, metric: str, part: str = "test") -> "pd.Series[float]":
-        """A metric of each judged user, indexed by user id."""
-        assert self.run is not None
-        rows = pd.read_parquet(self.run / "per_user.parquet", columns=["part", "user_id", metric])
-        rows = rows[rows["part"] == part]
-        values: pd.Series[float] = rows.set_index("user_id")[metric]
-        return values
 
 
 @dataclass(frozen=True)
@@ -82,8 +73,7 @@ class Comparison:
         dataset: its name. fingerprint: of its interactions.
         command: what makes this comparison again.
         machine: processor, cores and memory, in words.
-        features: in the order given; the first one is what the others are compared with, unless
-            `baseline` says another.
+        features: in the order given. baseline: label of those that the others are held against.
         results: one of every cell, failed ones included, in the grid's order.
     """
 

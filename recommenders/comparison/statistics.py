@@ -1,6 +1,6 @@
 """Whether a feature set is better than another: paired differences over users and seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -106,7 +106,6 @@ class Contrast:
     Attributes:
         baseline_mean: the metric's mean on the baseline, over the seeds that both have.
         corrected_p: among all contrasts of the same metric and protocol.
-        sentence: all of it in words.
     """
 
     protocol: str
@@ -117,58 +116,87 @@ class Contrast:
     baseline_mean: float
     difference: Difference
     corrected_p: float
-    verdict: Verdict
-    sentence: str
+
+    @property
+    def verdict(self) -> Verdict:
+        return verdict(self.difference, self.corrected_p)
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words."""
+        difference, names = self.difference, (self.features, self.baseline)
+        by = " by the paper's protocol" if self.protocol == "paper" else ""
+        opening = (
+            "{}: no difference between {} and {} is shown".format(self.backbone, *names)
+            if self.verdict == "not shown"
+            else "{} recommends {} on {} than on {}".format(self.backbone, self.verdict, *names)
+        ) + by
+        if difference.n_users < 2:
+            return f"{opening}: fewer than two users are judged."
+        relative = ""
+        if self.baseline_mean > 0:
+            relative = f" ({difference.mean / self.baseline_mean:+.1%})"
+        text = (
+            f"{opening}: {self.metric} {difference.mean:+.4f}{relative}, 95 % interval "
+            f"{interval_text(difference)}, p {p_text(self.corrected_p)} after Holm's correction."
+        )
+        if difference.n_seeds == 1:
+            text += " One seed: how much seeds vary is unknown."
+        return text
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an unbounded interval is None."""
         row = {**asdict(self), **asdict(self.difference)}
         del row["difference"]
+        row |= {"verdict": self.verdict, "sentence": self.sentence}
         return {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
             for key, value in row.items()
         }
 
 
+def interval_text(difference: Difference) -> str:
+    if not np.isfinite([difference.low, difference.high]).all():
+        return "unbounded"
+    return f"{difference.low:+.4f} to {difference.high:+.4f}"
+
+
+def p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def contrasts(comparison: Comparison, metrics: Sequence[str], part: str = "test") -> list[Contrast]:
     """Every feature set against the baseline, wherever both have finished seeds in common."""
     read = _Reader(metrics, part)
-    found: list[Contrast] = []
-    for protocol in comparison.protocols:
-        for metric in metrics:
-            rows = []
-            for backbone in comparison.backbones:
-                baseline = _baseline_of(comparison, protocol, backbone)
-                base = comparison.of(protocol, backbone, baseline)
-                for features in comparison.features:
-                    own = comparison.of(protocol, backbone, features.label)
-                    if features.label == baseline or not _common_seeds(own, base):
-                        continue
-                    a, b = read.paired(own, base, metric)
-                    rows.append((backbone, features.label, baseline, float(np.nanmean(b)), a - b))
-            differences = [paired_difference(row[4]) for row in rows]
-            corrected = holm([difference.p_value for difference in differences])
-            for (backbone, label, baseline, mean, _), difference, p in zip(
-                rows, differences, corrected.tolist(), strict=True
-            ):
-                shown = verdict(difference, p)
-                found.append(
-                    Contrast(
-                        protocol,
-                        backbone,
-                        label,
-                        baseline,
-                        metric,
-                        mean,
-                        difference,
-                        p,
-                        shown,
-                        _sentence(
-                            protocol, backbone, label, baseline, metric, mean, difference, p, shown
-                        ),
-                    )
-                )
-    return found
+    return [
+        contrast
+        for protocol in comparison.protocols
+        for metric in metrics
+        for contrast in _family(comparison, read, protocol, metric)
+    ]
+
+
+def _family(
+    comparison: Comparison, read: "_Reader", protocol: str, metric: str
+) -> Iterator[Contrast]:
+    """The contrasts whose p-values are corrected together."""
+    compared: list[tuple[str, str, str]] = []  # backbone, features, baseline
+    means: list[float] = []
+    differences: list[Difference] = []
+    for backbone in comparison.backbones:
+        baseline = _baseline_of(comparison, protocol, backbone)
+        base = comparison.of(protocol, backbone, baseline)
+        for features in comparison.features:
+            own = comparison.of(protocol, backbone, features.label)
+            if features.label == baseline or not _common_seeds(own, base):
+                continue
+            a, b = read.paired(own, base, metric)
+            compared.append((backbone, features.label, baseline))
+            means.append(float(np.nanmean(b)))
+            differences.append(paired_difference(a - b))
+    corrected = holm([difference.p_value for difference in differences]).tolist()
+    for names, mean, difference, p in zip(compared, means, differences, corrected, strict=True):
+        yield Contrast(protocol, *names, metric, mean, difference, p)
 
 
 class _Reader:
@@ -217,33 +245,3 @@ def _baseline_of(comparison: Comparison, protocol: str, backbone: str) -> str:
     cells = (result.cell for result in comparison.results)
     labels = [c.features for c in cells if (c.protocol, c.backbone) == (protocol, backbone)]
     return comparison.baseline if comparison.baseline in labels else labels[0]
-
-
-def _sentence(
-    protocol: str,
-    backbone: str,
-    label: str,
-    baseline: str,
-    metric: str,
-    mean: float,
-    difference: Difference,
-    p: float,
-    shown: Verdict,
-) -> str:
-    by = " by the paper's protocol" if protocol == "paper" else ""
-    opening = (
-        f"{backbone}: no difference between {label} and {baseline} is shown{by}"
-        if shown == "not shown"
-        else f"{backbone} recommends {shown} on {label} than on {baseline}{by}"
-    )
-    if difference.n_users < 2:
-        return f"{opening}: fewer than two users are judged."
-    relative = f" ({difference.mean / mean:+.1%})" if mean > 0 else ""
-    p_text = "p < 0.001" if p < 0.001 else f"p {p:.3f}"
-    text = (
-        f"{opening}: {metric} {difference.mean:+.4f}{relative}, 95 % interval "
-        f"{difference.low:+.4f} to {difference.high:+.4f}, {p_text} after Holm's correction."
-    )
-    if difference.n_seeds == 1:
-        text += " One seed: how much seeds vary is unknown."
-    return text

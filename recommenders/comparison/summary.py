@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgfd.recommenders.comparison.results import CellResult, Comparison
-from sgfd.recommenders.comparison.statistics import Contrast, Difference
+from sgfd.recommenders.comparison.statistics import Contrast
 
 # Further tables, each of the metrics that the cells have.
 FURTHER = {
@@ -92,16 +92,6 @@ def answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) 
     protocols = comparison.protocols
     answering = "honest" if "honest" in protocols else next(iter(protocols), "")
     return [c for c in contrasts if (c.protocol, c.metric) == (answering, metric)]
-
-
-def interval_text(difference: Difference) -> str:
-    if not np.isfinite([difference.low, difference.high]).all():
-        return "unbounded"
-    return f"{difference.low:+.4f} to {difference.high:+.4f}"
-
-
-def p_text(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _row(backbone: str, features: str, results: list[CellResult], metrics: Sequence[str]) -> Row:

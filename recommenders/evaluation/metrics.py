@@ -82,12 +82,12 @@ def paper_ndcg(hits: NDArray[np.bool_]) -> Values:
     return np.where(found > 0, _dcg(hits) / _ideal_dcg(np.maximum(found, 1), hits.shape[1]), 0.0)
 
 
-def pooled_recall(hits: NDArray[np.bool_], relevant: Values) -> float:
+def pooled_recall(recalls: Values, relevant: Values) -> float:
     """All users' hits over all users' relevant items, as one of SGFD's published programs reports.
 
-    Equals the mean of `recall` weighted by |G|: users with many held-out items count for more.
+    It is the mean of `recall` weighted by |G|: users with many held-out items count for more.
     """
-    return float(hits.sum() / relevant.sum())
+    return float(recalls @ relevant / relevant.sum())
 
 
 def catalogue_coverage(lists: Indices, n_items: int) -> float:
@@ -108,11 +108,10 @@ def average(
     Arguments as for `per_user_metrics`, whose result `metrics` is.
     """
     means = {name: float(values.mean()) for name, values in metrics.items()}
-    hits = held_out.contains(lists)
     relevant = held_out.sizes.astype(np.float64)
     for k in cutoffs:
         means |= {
-            f"pooled_recall@{k}": pooled_recall(hits[:, :k], relevant),
+            f"pooled_recall@{k}": pooled_recall(metrics[f"recall@{k}"], relevant),
             f"coverage@{k}": catalogue_coverage(lists[:, :k], held_out.n_items),
             f"gini@{k}": gini(lists[:, :k], held_out.n_items),
         }
