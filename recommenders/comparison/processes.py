@@ -16,10 +16,11 @@ from typing import Any
 
 from sgfd import featureset
 from sgfd.dataset import load_dataset
-from sgfd.jobs import JobError
+from sgfd.jobs import JobError, deferred_interrupt
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.run import train
 
+LOOK_EVERY = 0.2  # seconds between two looks for Ctrl-C
 STOPPED = 130  # exit code of a process that wrote its checkpoint and stopped
 
 
@@ -48,8 +49,11 @@ def run_processes(tasks: dict[str, Task], jobs: int) -> Iterator[tuple[str, str 
     """Run tasks by name, `jobs` at a time; give the name of each as it ends, and its error.
 
     Processes are forked from a server that has imported everything already: one starts in a few
-    hundredths of a second, and its peak memory is its own. Interrupted, the tasks at
-    work are told to stop, which makes them write checkpoints, and waited for.
+    hundredths of a second, and its peak memory is its own.
+
+    Raises:
+        KeyboardInterrupt: interrupted; the tasks at work were told to stop, which makes them
+            write checkpoints, and were waited for.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -65,22 +69,26 @@ def run_processes(tasks: dict[str, Task], jobs: int) -> Iterator[tuple[str, str 
             at_work[process.sentinel] = name, process, receive
             return
 
-    try:
-        for _ in range(jobs):
-            start_next()
-        while at_work:
-            for sentinel in wait(list(at_work)):
-                assert isinstance(sentinel, int)
-                name, process, receive = at_work.pop(sentinel)
-                process.join()
-                error = _error_of(process, receive)
+    # Noted, not raised wherever it strikes: our caller's code would leave us waiting for no end.
+    with deferred_interrupt() as interrupt:
+        try:
+            for _ in range(jobs):
                 start_next()
-                yield name, error
-    finally:
-        for _, process, _ in at_work.values():
-            process.terminate()
-        for _, process, _ in at_work.values():
-            process.join()
+            while at_work:
+                for sentinel in wait(list(at_work), timeout=LOOK_EVERY):
+                    assert isinstance(sentinel, int)
+                    name, process, receive = at_work.pop(sentinel)
+                    process.join()
+                    error = _error_of(process, receive)
+                    start_next()
+                    yield name, error
+                if interrupt.requested:
+                    raise KeyboardInterrupt
+        finally:
+            for _, process, _ in at_work.values():
+                process.terminate()
+            for _, process, _ in at_work.values():
+                process.join()
 
 
 def _error_of(process: ForkServerProcess, receive: Connection) -> str | None:

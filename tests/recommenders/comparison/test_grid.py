@@ -131,7 +131,7 @@ if __name__ == "__main__":
 """
 
 
-def start(tmp_path, epochs):
+def start(tmp_path, epochs, sigint=signal.SIG_DFL):
     script = tmp_path / "compare.py"
     script.write_text(SLOW_GRID)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
@@ -141,6 +141,7 @@ def start(tmp_path, epochs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, sigint),
     )
 
 
@@ -173,9 +174,11 @@ def test_a_killed_cell_is_told_of_and_the_next_call_goes_on_from_its_checkpoint(
     assert out.strip() == "None", error
 
 
-def test_interrupted_it_waits_for_checkpoints(tmp_path):
+@pytest.mark.parametrize("sigint", [signal.SIG_DFL, signal.SIG_IGN], ids=["shell", "background"])
+def test_interrupted_it_waits_for_checkpoints(tmp_path, sigint):
+    """In the background of a script, where the shell has SIGINT ignored, too."""
     at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
-    process = start(tmp_path, 100_000)
+    process = start(tmp_path, 100_000, sigint)
     wait_for(at_work / "checkpoint.safetensors")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
