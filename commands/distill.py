@@ -25,15 +25,18 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 @click.option("--dataset", required=True, help="A data set: name, folder, or sample.")
 @click.option(
     "--method",
-    default="sgfd",
-    show_default=True,
-    help="sgfd, or what it is compared with: raw, standard, pca, random, label, autoencoder.",
+    help="sgfd-plus, guided by the training interactions [default]; sgfd, the paper's; "
+    "interaction-metric; or what they are compared with: raw, standard, pca, random, label, "
+    "autoencoder.",
 )
 @click.option(
     "--name",
-    help="Name of the feature set [default: the data set's; DATASET-METHOD for other than sgfd].",
+    help="Name of the feature set [default: the data set's, DATASET-METHOD where one is named].",
 )
 @click.option("--preset", help=f"Of sgfd: the paper's weights and temperature: {PRESET_NAMES}.")
+@protocol_option
+@split_option
+@split_seed_option
 @set_option
 @seed_option
 @device_option

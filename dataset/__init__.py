@@ -12,6 +12,7 @@ from sgfd.dataset.check import check_dataset
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.load import Dataset, find_dataset, list_datasets, load_dataset
+from sgfd.dataset.parts import Parts, Protocol, Split, divide, pairs_fingerprint
 from sgfd.dataset.problems import Problem
 from sgfd.dataset.sample import make_sample
 from sgfd.dataset.splits import (
@@ -31,10 +32,14 @@ __all__ = [
     "Interactions",
     "ItemCatalog",
     "Pairs",
+    "Parts",
     "Problem",
+    "Protocol",
+    "Split",
     "Vocabulary",
     "check_dataset",
     "cold_items_split",
+    "divide",
     "find_dataset",
     "hold_out_last",
     "honest_split",
@@ -43,5 +48,6 @@ __all__ = [
     "list_datasets",
     "load_dataset",
     "make_sample",
+    "pairs_fingerprint",
     "temporal_split",
 ]

@@ -3,20 +3,23 @@
 from sgfd import dataset, distill
 
 office = dataset.load_dataset("office")
-distill.distill(office, Path("artifacts/office"), distill.SGFDSettings(temperature=5))
+distill.distill(office, Path("artifacts/office"))
+distill.distill(office, Path("artifacts/office-sgfd"), distill.SGFDSettings(temperature=5))
 distill.distill(office, Path("artifacts/office-pca"), method="pca")
 """
 
 from typing import TYPE_CHECKING
 
-from sgfd.distill.methods import METHODS, Method
+from sgfd.distill.methods import DEFAULT_METHOD, METHODS, Method
 from sgfd.distill.settings import (
     PRESETS,
     AutoencoderSettings,
+    InteractionMetricSettings,
     LabelSettings,
     PCASettings,
     RandomSettings,
     RawSettings,
+    SGFDPlusSettings,
     SGFDSettings,
     StandardSettings,
 )
@@ -26,16 +29,19 @@ if TYPE_CHECKING:
     from sgfd.distill.stage import DistillResult, distill
 
 __all__ = [
+    "DEFAULT_METHOD",
     "METHODS",
     "PRESETS",
     "AutoencoderSettings",
     "DistillError",
     "DistillResult",
+    "InteractionMetricSettings",
     "LabelSettings",
     "Method",
     "PCASettings",
     "RandomSettings",
     "RawSettings",
+    "SGFDPlusSettings",
     "SGFDSettings",
     "StandardSettings",
     "distill",

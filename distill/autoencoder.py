@@ -11,7 +11,7 @@ from sgfd.distill.maker import Made, Task, made_by_students
 from sgfd.distill.networks import NEGATIVE_SLOPE, Student
 from sgfd.distill.quality import measure
 from sgfd.distill.settings import AutoencoderSettings
-from sgfd.distill.training import Trainable, fit, held_out_errors
+from sgfd.distill.training import ItemNetworks, fit_items, held_out_errors
 
 
 def autoencoder(task: Task, settings: AutoencoderSettings) -> Made:
@@ -28,7 +28,7 @@ def autoencoder(task: Task, settings: AutoencoderSettings) -> Made:
     widths = {name: feature.dimension for name, feature in catalog.features.items()}
     model = Autoencoder(widths, settings).to(task.device)
     train, held_out = task.hold_out(settings.held_out_share)
-    fit(model, reader, train, held_out, task.seed, task.work)
+    fit_items(model, reader, train, held_out, task.seed, task.work)
     made = made_by_students(
         catalog.features, model.encoder_by_modality(), task.standardisation, task.device
     )
@@ -41,7 +41,7 @@ def autoencoder(task: Task, settings: AutoencoderSettings) -> Made:
     return replace(made, quality=measure(task, made, held_out, figures))
 
 
-class Autoencoder(Trainable):
+class Autoencoder(ItemNetworks):
     """By modality, an encoder of the form of SGFD's student and a decoder with one hidden layer.
 
     c = leaky_relu(W x + b), to unit norm where so set; x' = V leaky_relu(U c + a) + e; x are the

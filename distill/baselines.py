@@ -35,7 +35,7 @@ def raw(task: Task, settings: RawSettings) -> Made:
     """The generic features as they are, in float32."""
     made = Made(
         {
-            name: MadeModality(feature, feature.dimension, has_unit_rows(feature), _unchanged)
+            name: MadeModality((feature,), feature.dimension, has_unit_rows(feature), _unchanged)
             for name, feature in task.catalog.features.items()
         }
     )
@@ -47,7 +47,7 @@ def standard(task: Task, settings: StandardSettings) -> Made:
     made = Made(
         {
             name: MadeModality(
-                feature, feature.dimension, False, Standardiser(task.standardisation[name])
+                (feature,), feature.dimension, False, Standardiser(task.standardisation[name])
             )
             for name, feature in task.catalog.features.items()
         }
@@ -119,7 +119,7 @@ def label(task: Task, settings: LabelSettings) -> Made:
     places = np.where(labels >= 0, labels, np.nan).astype(np.float32)[:, None]
     source = Feature.from_array(CATEGORY, places)
     width = len(task.catalog.label_names)
-    return Made({CATEGORY: MadeModality(source, width, True, _one_hot(width))})
+    return Made({CATEGORY: MadeModality((source,), width, True, _one_hot(width))})
 
 
 def _unchanged(block: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from sgfd.dataset import Feature, ItemCatalog
 from sgfd.distill.networks import Student
+from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.streaming import Embedder, Standardisation, column_statistics
 from sgfd.featureset import Student as StudentRecord
 from sgfd.jobs import WorkFolder
 
-Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Rows = NDArray[np.float32]
+Embed = Callable[..., Rows]
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Task:
         seed: of all that is drawn at random.
         device: where to compute.
         work: keeps the checkpoints of a maker that trains for long.
+        pairs: training interactions, for the methods that they may guide; None without.
     """
 
     catalog: ItemCatalog
     seed: int
     device: torch.device
     work: WorkFolder
+    pairs: TrainingPairs | None = None
 
     @cached_property
     def standardisation(self) -> dict[str, Standardisation]:
@@ -59,18 +63,40 @@ class MadeModality:
     """How one modality's rows are made.
 
     Attributes:
-        source: the generic rows, (n, D).
+        sources: the generic features that it is made of, one or more, (n, D_m) each.
         dimension: width d of the rows that are made.
         normalised: whether these are unit vectors.
-        embed: a block of generic rows (b, D) to (b, d), both float32; a row of NaN stays one.
+        embed: a block of generic rows (b, D_m) of every source to (b, d), all float32; a row
+            that no source has is NaN.
         student: `weight` (d, D), `bias` (d), `mean` (D), `scale` (D) where `embed` is linear.
+        nested: numbers of leading columns that work by themselves; none where all are needed.
     """
 
-    source: Feature
+    sources: tuple[Feature, ...]
     dimension: int
     normalised: bool
     embed: Embed
-    student: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    student: dict[str, Rows] = field(default_factory=dict)
+    nested: tuple[int, ...] = ()
+
+    @property
+    def source_dimension(self) -> int:
+        return sum(source.dimension for source in self.sources)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the items that have a source."""
+        if len(self.sources) == 1:
+            return self.sources[0].coverage
+        return float(np.any([source.present for source in self.sources], axis=0).mean())
+
+    def block(self, start: int, stop: int) -> Rows:
+        """The made rows start..stop."""
+        return self.embed(*(source.block(start, stop) for source in self.sources))
+
+    def rows(self, index: NDArray[np.int64]) -> Rows:
+        """The made rows of some items."""
+        return self.embed(*(source.rows(index) for source in self.sources))
 
 
 @dataclass(frozen=True)
@@ -81,11 +107,13 @@ class Made:
         modalities: by name.
         student: how the students embed a new item; None without students.
         quality: figures for the manifest, all of them optional.
+        default: the modalities that a reader takes who names none; all where empty.
     """
 
     modalities: dict[str, MadeModality]
     student: StudentRecord | None = None
     quality: dict[str, Any] = field(default_factory=dict)
+    default: tuple[str, ...] = ()
 
 
 def made_by_students(
@@ -97,7 +125,7 @@ def made_by_students(
     """What linear students make, which all end in the same way (slope, unit norm or not)."""
     modalities = {
         name: MadeModality(
-            source=features[name],
+            sources=(features[name],),
             dimension=student.linear.out_features,
             normalised=student.normalised,
             embed=Embedder(student, standardisation[name], device),

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sgfd.distill.settings import (
     AutoencoderSettings,
+    InteractionMetricSettings,
     LabelSettings,
     PCASettings,
     RandomSettings,
     RawSettings,
+    SGFDPlusSettings,
     SGFDSettings,
     StandardSettings,
 )
@@ -28,13 +30,16 @@ class Method:
     Attributes:
         maker_place: `module:function`, a function of a task and the settings.
         settings: the class of its settings.
-        needs_features, needs_labels: what a catalogue must have.
+        needs_features, needs_labels, needs_interactions: what a data set must have.
+        uses_interactions: whether the training interactions guide it where there are any.
     """
 
     maker_place: str
     settings: type[Any]
     needs_features: bool = True
     needs_labels: bool = False
+    needs_interactions: bool = False
+    uses_interactions: bool = False
 
     def make(self, task: "Task", settings: Any) -> "Made":
         """Fit the maker to the task's catalogue; `settings` is of the method's class."""
@@ -43,8 +48,19 @@ class Method:
         return made
 
 
+DEFAULT_METHOD = "sgfd-plus"
+
 METHODS: dict[str, Method] = {
+    "sgfd-plus": Method(
+        "sgfd.distill.sgfd_plus:sgfd_plus", SGFDPlusSettings, uses_interactions=True
+    ),
     "sgfd": Method("sgfd.distill.sgfd:sgfd", SGFDSettings, needs_labels=True),
+    "interaction-metric": Method(
+        "sgfd.distill.interaction_metric:interaction_metric",
+        InteractionMetricSettings,
+        needs_interactions=True,
+        uses_interactions=True,
+    ),
     "raw": Method("sgfd.distill.baselines:raw", RawSettings),
     "standard": Method("sgfd.distill.baselines:standard", StandardSettings),
     "pca": Method("sgfd.distill.baselines:pca", PCASettings),

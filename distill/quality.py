@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgfd.dataset import Feature
-from sgfd.distill.maker import Embed, Made, Task
+from sgfd.distill.fused import FusedRows
+from sgfd.distill.maker import Embed, Made, MadeModality, Task
 from sgfd.distill.streaming import Standardiser
 
 MOST_QUERIES = 2000
@@ -51,12 +52,12 @@ def measure(
     queries, others = labelled_queries(labels, held_out)
     for name, modality in made.modalities.items():
         kinds: dict[str, Embed] = {
-            "generic": Standardiser(task.standardisation[name]),
+            "generic": _generic(modality, task),
             "made": modality.embed,
         }
         by_modality.setdefault(name, {})["neighbour_agreement"] = {
             kind: neighbour_agreement(
-                _labelled_rows(modality.source, embed, labels, task.device), queries, others
+                _labelled_rows(modality.sources, embed, labels, task.device), queries, others
             )
             for kind, embed in kinds.items()
         }
@@ -105,11 +106,27 @@ def mean_or_none(values: Tensor) -> float | None:
     return float(values.float().mean()) if len(values) else None
 
 
+def _generic(modality: MadeModality, task: Task) -> Embed:
+    """What the features are held against: the standardised rows that they were made of; those of
+    several modalities side by side, each at unit norm."""
+    columns = {source.name: task.standardisation[source.name] for source in modality.sources}
+    if len(modality.sources) == 1:
+        return Standardiser(columns[modality.sources[0].name])
+    rows = FusedRows({source.name: source for source in modality.sources}, columns, task.device)
+
+    def side_by_side(*blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+        joined: NDArray[np.float32] = rows.join(list(blocks)).cpu().numpy()
+        joined[~joined.any(axis=1)] = np.nan
+        return joined
+
+    return side_by_side
+
+
 def _labelled_rows(
-    source: Feature, embed: Embed, labels: Indices, device: torch.device
+    sources: tuple[Feature, ...], embed: Embed, labels: Indices, device: torch.device
 ) -> LabelledRows:
     def rows_of(index: Indices) -> tuple[Tensor, Tensor]:
-        rows = torch.from_numpy(embed(source.rows(index))).to(device)
+        rows = torch.from_numpy(embed(*(source.rows(index) for source in sources))).to(device)
         here = ~rows[:, 0].isnan()
         label_of = torch.from_numpy(labels[index]).to(device)
         return functional.normalize(rows[here], dim=1), label_of[here]

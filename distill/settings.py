@@ -67,6 +67,52 @@ class SGFDSettings:
 
 
 @dataclass(frozen=True, config=CHECKED)
+class InteractionMetricSettings:
+    """Settings of the closed form: content that predicts co-interaction, by ridge regression."""
+
+    dimension: Count = 128
+    """Width of the features; at most the sum of the generic widths."""
+    ridge: Positive = 3.0
+    """Penalty lambda of both regressions; a row of content has norm 1."""
+    strength: NotNegative = 10.0
+    """Weight of predicted co-interaction in the inner products."""
+    content: Positive = 0.3
+    """Weight of the content's own inner products."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SGFDPlusSettings(InteractionMetricSettings):
+    """Settings of the student that starts at the closed form and is guided by interactions."""
+
+    interaction_weight: NotNegative = 1.0
+    """Weight of the contrastive loss from users' histories to their other items."""
+    structure_weight: NotNegative = 0.0
+    """Weight of the loss that holds cosines to those of the content."""
+    semantic_weight: NotNegative = 0.0
+    """Weight of the labels' cross-entropy."""
+    nested: bool = True
+    """Whether leading columns (16, 32, ...) are trained to work by themselves."""
+    temperature: Positive = 0.2
+    """Temperature of the contrastive loss."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    """Share of the content's entries that are left out in training."""
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the items with several modalities that train with one of them alone."""
+    candidates: Count = 2048
+    """Items that a step's histories are held against, at least; all where there are fewer."""
+    history: Count = 50
+    """Items of a user that a step looks at, at most."""
+    logit_scale: Positive = 16.0
+    """What the label classifier's cosines are multiplied by at first; it is learnt."""
+    learning_rate: LearningRate = 1e-3
+    batch_size: Annotated[int, Field(ge=1, description="Users a step.")] = 512
+    epochs: Annotated[int, Field(ge=1, description="At most so many passes over the users.")] = 100
+    patience: Patience = 10
+    held_out_share: HeldOutShare = 0.1
+    checkpoint_seconds: CheckpointSeconds = 15.0
+
+
+@dataclass(frozen=True, config=CHECKED)
 class RawSettings:
     """The generic features as they are: nothing to set."""
 

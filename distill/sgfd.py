@@ -22,7 +22,7 @@ from sgfd.distill.quality import (
     neighbour_agreement,
 )
 from sgfd.distill.settings import SGFDSettings
-from sgfd.distill.training import Trainable, fit
+from sgfd.distill.training import ItemNetworks, fit_items
 
 PARTS = ("semantic", "fusion", "response", "feature")
 
@@ -34,13 +34,13 @@ def sgfd(task: Task, settings: SGFDSettings) -> Made:
     widths = {name: feature.dimension for name, feature in catalog.features.items()}
     model = SGFD(widths, len(catalog.label_names), settings).to(task.device)
     train, held_out = _hold_out(task, settings.held_out_share)
-    fit(model, reader, train, held_out, task.seed, task.work)
+    fit_items(model, reader, train, held_out, task.seed, task.work)
     students = {name: networks.student for name, networks in model.modalities().items()}
     made = made_by_students(catalog.features, students, task.standardisation, task.device)
     return replace(made, quality=_measure(model, reader, task, held_out))
 
 
-class SGFD(Trainable):
+class SGFD(ItemNetworks):
     """Teacher, student and classifier of every modality, and the fusion of the teachers."""
 
     settings: SGFDSettings

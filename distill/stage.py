@@ -10,15 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgfd.dataset import Dataset, ItemCatalog, Vocabulary
+from sgfd.dataset import (
+    Dataset,
+    Interactions,
+    ItemCatalog,
+    Protocol,
+    Split,
+    Vocabulary,
+    divide,
+    pairs_fingerprint,
+)
 from sgfd.distill.errors import DistillError
 from sgfd.distill.maker import Made, Task
-from sgfd.distill.methods import METHODS, Method
+from sgfd.distill.methods import DEFAULT_METHOD, METHODS, Method
+from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.streaming import a_core_for_writing
 from sgfd.featureset import (
     DatasetOrigin,
     FeatureSetWriter,
     Fingerprints,
+    InteractionsUse,
     Labels,
     Manifest,
     Modality,
@@ -59,7 +70,10 @@ def distill(
     settings: Any = None,
     seed: int = 0,
     *,
-    method: str = "sgfd",
+    method: str | None = None,
+    protocol: Protocol = "honest",
+    split: Split = "given",
+    split_seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
@@ -69,19 +83,24 @@ def distill(
     Args:
         target: folder of the feature set to be.
         settings: of the method's own class, e.g. SGFDSettings; its defaults where None.
-        method: a name in `METHODS`.
+        method: a name in `METHODS`; where None that of the settings' class, else the default.
+        protocol, split, split_seed: as of `train`: a method that interactions guide sees the
+            training part of this division and nothing else.
         overwrite: replace an existing one.
 
     Raises:
         DistillError: there is no such method, the data set lacks what it needs (features,
-            labels), or training diverged.
+            labels, interactions), or training diverged.
         JobError: the target exists, or another process is making it.
-        DatasetError: a feature file is broken.
+        DatasetError: a feature file is broken, or the interactions can't be divided so.
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
-    known_method, settings = _method_and_settings(method, settings)
+    method, known_method, settings = _method_and_settings(method, settings)
     catalog = _usable_catalog(dataset, method, known_method)
+    pairs, use = None, None
+    if known_method.uses_interactions and dataset.interactions is not None:
+        pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)
     torch_device = use_device(device)
     use_threads(threads)
     keep_freed_memory()
@@ -89,19 +108,24 @@ def distill(
         name=dataset.name,
         n_items=catalog.n_items,
         fingerprints=Fingerprints(
-            catalogue=catalog.fingerprint(), labels=catalog.labels_fingerprint()
+            catalogue=catalog.fingerprint(),
+            labels=catalog.labels_fingerprint(),
+            interactions=dataset.interactions.fingerprint()
+            if use and dataset.interactions
+            else None,
         ),
     )
     identity = {
         "method": method,
         "dataset": origin.model_dump(),
+        "interactions": use.model_dump() if use else None,
         "settings": asdict(settings),
         "seed": seed,
         "device": torch_device.type,
     }
     with WorkFolder(target, identity, overwrite) as work:
         seed_everything(seed)
-        made = known_method.make(Task(catalog, seed, torch_device, work), settings)
+        made = known_method.make(Task(catalog, seed, torch_device, work, pairs), settings)
         manifest = Manifest(
             name=target.name,
             created=now(),
@@ -110,17 +134,23 @@ def distill(
             settings=asdict(settings),
             seed=seed,
             dataset=origin,
+            interactions=use,
             modalities=[
                 Modality(
                     name=name,
                     file=f"{name}.npy",
-                    source_dimension=modality.source.dimension,
+                    source_dimension=modality.source_dimension,
                     dimension=modality.dimension,
                     normalised=modality.normalised,
-                    coverage=modality.source.coverage,
+                    coverage=modality.coverage,
+                    parts=[source.name for source in modality.sources]
+                    if made.student is not None and not modality.student
+                    else [],
+                    nested=list(modality.nested),
                 )
                 for name, modality in made.modalities.items()
             ],
+            default_modalities=list(made.default),
             labels=_label_record(catalog),
             student=made.student,
             quality=made.quality,
@@ -142,10 +172,7 @@ def export(folder: Path, catalog: ItemCatalog, made: Made, manifest: Manifest) -
         for start in range(0, catalog.n_items, rows):
             stop = min(start + rows, catalog.n_items)
             writer.append(
-                {
-                    name: modality.embed(modality.source.block(start, stop))
-                    for name, modality in made.modalities.items()
-                }
+                {name: modality.block(start, stop) for name, modality in made.modalities.items()}
             )
             advance(stop - start)
         if made.student is not None:
@@ -159,18 +186,45 @@ def export(folder: Path, catalog: ItemCatalog, made: Made, manifest: Manifest) -
         return writer.finish(manifest)
 
 
-def _method_and_settings(name: str, settings: Any) -> tuple[Method, Any]:
+def _method_and_settings(name: str | None, settings: Any) -> tuple[str, Method, Any]:
+    if name is None:
+        classes = {known: method.settings for known, method in METHODS.items()}
+        name = next(
+            (known for known, kind in classes.items() if type(settings) is kind), DEFAULT_METHOD
+        )
     where = f"method {name!r}"
     if name not in METHODS:
         raise DistillError(where, "is unknown", f"choose {' or '.join(METHODS)}")
     kind = METHODS[name].settings
     if settings is None:
-        return METHODS[name], kind()
-    if not isinstance(settings, kind):
+        return name, METHODS[name], kind()
+    if type(settings) is not kind:
         raise DistillError(
             where, f"does not take {type(settings).__name__}", f"give it {kind.__name__}"
         )
-    return METHODS[name], settings
+    return name, METHODS[name], settings
+
+
+def _training_pairs(
+    interactions: Interactions,
+    catalog: ItemCatalog,
+    protocol: Protocol,
+    split: Split,
+    split_seed: int,
+) -> tuple[TrainingPairs, InteractionsUse]:
+    """The training part, by the catalogue's items, and the record of what was seen."""
+    train = divide(interactions, protocol, split, split_seed).train
+    use = InteractionsUse(
+        protocol=protocol,
+        split=split,
+        split_seed=split_seed,
+        pairs=len(train),
+        sha256=pairs_fingerprint(train),
+    )
+    item = catalog.items.index(interactions.items.ids)[train.item]
+    known = item >= 0
+    pairs = TrainingPairs.of(train.user[known], item[known], interactions.n_users, catalog.n_items)
+    return pairs, use
 
 
 def _usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
@@ -185,6 +239,14 @@ def _usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
             where,
             f"has no labelled item, and method {name} is guided by labels",
             "add category labels, or choose a --method that needs none",
+        )
+    if method.needs_interactions and (
+        dataset.interactions is None or not len(dataset.interactions.train)
+    ):
+        raise DistillError(
+            where,
+            f"has no training interactions, and method {name} is guided by them",
+            "add interactions, or choose a --method that needs none",
         )
     if method.needs_features:
         _check_modalities(catalog)

@@ -3,8 +3,9 @@
 import logging
 import time
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,20 +14,35 @@ from torch import Tensor, nn
 
 from sgfd.distill.batches import ItemBatch, ItemReader
 from sgfd.distill.errors import DistillError
-from sgfd.distill.settings import AutoencoderSettings, SGFDSettings
+from sgfd.distill.settings import AutoencoderSettings, SGFDPlusSettings, SGFDSettings
 from sgfd.jobs import WorkFolder, deferred_interrupt, pack, progress, subset, unpack
 
 logger = logging.getLogger("sgfd")
 
 
 class Trainable(nn.Module, ABC):
-    """What the loop can train: networks for M modalities, with a loss and a held-out error."""
+    """What the loop can train."""
 
-    settings: SGFDSettings | AutoencoderSettings
+    settings: SGFDSettings | AutoencoderSettings | SGFDPlusSettings
 
     @abstractmethod
-    def loss(self, batch: ItemBatch) -> dict[str, Tensor]:
-        """The weighted parts of the loss, scalars; the loop lowers their sum."""
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        """The weighted parts of the loss on what `Examples.read` gives, scalars; the loop lowers
+        their sum."""
+
+
+class Examples(Protocol):
+    """What a training goes over, batch by batch."""
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The epoch's batches, the same whenever they are asked for."""
+
+    def read(self, batch: NDArray[np.int64]) -> Any:
+        """What the model's loss takes."""
+
+
+class ItemNetworks(Trainable):
+    """Networks for M modalities, trained on items, with a held-out error."""
 
     @abstractmethod
     def held_out_errors(self, batch: ItemBatch) -> Tensor:
@@ -45,6 +61,7 @@ class TrainingState:
         epoch: epochs done. step: batches done of the epoch at hand.
         total: the loss, summed over the epoch's batches so far.
         best, best_epoch: lowest held-out loss, and after how many epochs.
+        earlier: what trainings before this one in the same work found.
     """
 
     epoch: int = 0
@@ -52,6 +69,7 @@ class TrainingState:
     total: float = 0.0
     best: float = float("inf")
     best_epoch: int = 0
+    earlier: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON has no infinity."""
@@ -65,16 +83,23 @@ class TrainingState:
 
 def fit(
     model: Trainable,
-    reader: ItemReader,
-    train: NDArray[np.int64],
-    held_out: NDArray[np.int64],
-    seed: int,
+    examples: Examples,
+    held_out_loss: Callable[[], float] | None,
     work: WorkFolder,
+    *,
+    epochs: int | None = None,
+    earlier: dict[str, Any] | None = None,
 ) -> TrainingState:
-    """Train on the items `train` until the held-out items get no better; keep the best weights.
+    """Train until the held-out loss gets no better, and keep the best weights.
 
     Resumes from the checkpoint in `work` where there is one, to the same result. Where nothing
     is held out (tiny catalogues), the training loss decides.
+
+    Args:
+        held_out_loss: of the model as it stands.
+        epochs: train for just so many, and keep the last weights.
+        earlier: what trainings before this one in the same work found; kept in the checkpoints,
+            where a checkpoint of an earlier one says something else, and is left alone.
 
     Raises:
         DistillError: the loss is not finite.
@@ -82,8 +107,8 @@ def fit(
     """
     settings = model.settings
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
-    state, best = TrainingState(), _copy(model)
-    if saved := work.restore():
+    state, best = TrainingState(earlier=earlier or {}), _copy(model)
+    if (saved := work.restore()) and saved[1].get("earlier", {}) == state.earlier:
         tensors, record = saved
         unpack(tensors, model, optimizer)
         state, best = TrainingState.from_json(record), subset(tensors, "best.")
@@ -93,17 +118,22 @@ def fit(
         best_weights = {f"best.{name}": tensor for name, tensor in best.items()}
         work.save(pack(model, optimizer) | best_weights, state.to_json())
 
+    def goes_on() -> bool:
+        if epochs is not None:
+            return state.epoch < epochs
+        return state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience
+
     last = time.monotonic()
-    with deferred_interrupt() as interrupt, progress(settings.epochs, "distilling") as advance:
+    with (
+        deferred_interrupt() as interrupt,
+        progress(epochs or settings.epochs, "distilling") as advance,
+    ):
         advance(state.epoch)
-        while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+        while goes_on():
             model.train()
-            order = np.random.default_rng([seed, state.epoch]).permutation(train)
-            batches = np.split(
-                order, np.arange(settings.batch_size, len(order), settings.batch_size)
-            )
+            batches = examples.batches(state.epoch)
             for batch in batches[state.step :]:
-                loss = torch.stack(list(model.loss(reader.read(batch)).values())).sum()
+                loss = torch.stack(list(model.loss(examples.read(batch)).values())).sum()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -119,10 +149,11 @@ def fit(
                     last = time.monotonic()
                 if interrupt.requested:
                     raise KeyboardInterrupt
-            trained = state.total / len(batches)
+            trained = state.total / max(len(batches), 1)
             state.epoch, state.step, state.total = state.epoch + 1, 0, 0.0
-            reached = _held_out_loss(model, reader, held_out) if len(held_out) else trained
-            if reached < state.best:
+            model.eval()
+            reached = trained if held_out_loss is None else held_out_loss()
+            if reached < state.best or epochs is not None:
                 state.best, state.best_epoch, best = reached, state.epoch, _copy(model)
             advance(1, loss=f"{trained:.4f}", held_out=f"{reached:.4f}", best=state.best_epoch)
         if interrupt.requested:  # while the held-out items were looked at for the last time
@@ -132,20 +163,50 @@ def fit(
     return state
 
 
-def held_out_errors(model: Trainable, reader: ItemReader, held_out: NDArray[np.int64]) -> Tensor:
+def fit_items(
+    model: ItemNetworks,
+    reader: ItemReader,
+    train: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+    seed: int,
+    work: WorkFolder,
+) -> TrainingState:
+    """`fit` on the items `train`; stopped by the error on those of `held_out`, if any."""
+
+    def held_out_loss() -> float:
+        """Mean error: over items first, then over the modalities that any of them has."""
+        sums = held_out_errors(model, reader, held_out)
+        known = sums[sums[:, 1] > 0]
+        return (known[:, 0] / known[:, 1]).mean().item()
+
+    examples = _Items(reader, train, model.settings.batch_size, seed)
+    return fit(model, examples, held_out_loss if len(held_out) else None, work)
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Items in random order, b at a time."""
+
+    reader: ItemReader
+    items: NDArray[np.int64]
+    batch_size: int
+    seed: int
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.items)
+        return np.split(order, np.arange(self.batch_size, len(order), self.batch_size))
+
+    def read(self, batch: NDArray[np.int64]) -> ItemBatch:
+        return self.reader.read(batch)
+
+
+def held_out_errors(model: ItemNetworks, reader: ItemReader, held_out: NDArray[np.int64]) -> Tensor:
     """The model's errors, summed over one or more held-out items: (M, 2) as a batch's."""
     model.eval()
     size = model.settings.batch_size
     with torch.inference_mode():
         blocks = [held_out[start : start + size] for start in range(0, len(held_out), size)]
         return torch.stack([model.held_out_errors(reader.read(block)) for block in blocks]).sum(0)
-
-
-def _held_out_loss(model: Trainable, reader: ItemReader, held_out: NDArray[np.int64]) -> float:
-    """Mean error: over items first, then over the modalities that any of them has."""
-    sums = held_out_errors(model, reader, held_out)
-    known = sums[sums[:, 1] > 0]
-    return (known[:, 0] / known[:, 1]).mean().item()
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

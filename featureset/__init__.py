@@ -11,6 +11,7 @@ from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import (
     DatasetOrigin,
     Fingerprints,
+    InteractionsUse,
     Labels,
     Manifest,
     Modality,
@@ -30,6 +31,7 @@ __all__ = [
     "FeatureSetError",
     "FeatureSetWriter",
     "Fingerprints",
+    "InteractionsUse",
     "Labels",
     "Manifest",
     "Modality",

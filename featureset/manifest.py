@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MANIFEST = "manifest.json"
 TABLE = "features.parquet"
 STUDENT = "student.safetensors"
@@ -50,8 +50,24 @@ class DatasetOrigin(_Part):
     fingerprints: Fingerprints
 
 
+class InteractionsUse(_Part):
+    """Which interactions guided the features: the training part of a division of the data set
+    that `fingerprints.interactions` names. `sha256` is of these pairs."""
+
+    protocol: str
+    split: str
+    split_seed: int
+    pairs: Size
+    sha256: Digest
+
+
 class Modality(_Part):
-    """One modality: its generic width, its distilled width, the share of items that have it."""
+    """One modality: its generic width, its distilled width, the share of items that have it.
+
+    Where there is a student, `parts` are the modalities whose outputs it sums before the norm;
+    empty for a modality with a linear layer of its own. `nested` are the numbers of leading
+    columns that work by themselves (to unit norm where `normalised`).
+    """
 
     name: ModalityName
     file: FileName
@@ -59,6 +75,8 @@ class Modality(_Part):
     dimension: Width
     normalised: bool
     coverage: Coverage
+    parts: list[ModalityName] = []
+    nested: list[Width] = []
 
 
 class Labels(_Part):
@@ -72,12 +90,14 @@ class Labels(_Part):
 class Student(_Part):
     """How the student embeds a new item: leaky_relu(W ((x - mean) / scale) + b).
 
-    A negative slope of 1 leaves leaky_relu out; rows get unit norm where `normalised`.
+    A negative slope of 1 leaves leaky_relu out; rows get unit norm where `normalised`, and
+    (x - mean) / scale does first where `input_normalised`.
     """
 
     file: FileName = STUDENT
     negative_slope: float
     normalised: bool
+    input_normalised: bool = False
 
 
 class FileRecord(_Part):
@@ -88,7 +108,10 @@ class FileRecord(_Part):
 
 
 class Manifest(_Part):
-    """Everything about a feature set but the numbers themselves (format version 1)."""
+    """Everything about a feature set but the numbers themselves (format version 1).
+
+    `default_modalities` are for a reader who names none; all where it is empty.
+    """
 
     format_version: str = FORMAT_VERSION
     name: str
@@ -98,7 +121,9 @@ class Manifest(_Part):
     settings: dict[str, Any]
     seed: int
     dataset: DatasetOrigin
+    interactions: InteractionsUse | None = None
     modalities: list[Modality]
+    default_modalities: list[ModalityName] = []
     labels: Labels | None = None
     student: Student | None = None
     quality: dict[str, Any] = {}
@@ -109,6 +134,9 @@ class Manifest(_Part):
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError("two modalities have one name")
+        named = [*self.default_modalities, *(part for m in self.modalities for part in m.parts)]
+        if unknown := set(named) - set(names):
+            raise ValueError(f"no modality is called {sorted(unknown)[0]}")
         if self.files:
             needed = {TABLE, *(modality.file for modality in self.modalities)}
             if self.student is not None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +89,8 @@ class FeatureSet:
         except (SafetensorError, ValueError, KeyError) as error:
             raise FeatureSetError(path, f"is no safetensors file ({error})", _MAKE_AGAIN) from None
         for modality in self.manifest.modalities:
+            if modality.parts:
+                continue  # the sum of what others' layers give
             d, source = modality.dimension, modality.source_dimension
             shapes = {"weight": (d, source), "bias": (d,), "mean": (source,), "scale": (source,)}
             for part, shape in shapes.items():
@@ -98,27 +101,76 @@ class FeatureSet:
                     )
         return tensors
 
-    def embed(self, modality: str, generic: NDArray[Any]) -> NDArray[np.float32]:
+    def embed(
+        self, modality: str, generic: NDArray[Any] | dict[str, NDArray[Any]]
+    ) -> NDArray[np.float32]:
         """Embed new items by the student alone.
 
         Args:
             modality: one of the set's.
-            generic: (b, D), the same generic features as the set was made from.
+            generic: (b, D), the same generic features as the set was made from; by name for a
+                modality that has several parts. An item lacks those whose row is NaN.
 
         Returns:
-            float32 (b, d): leaky_relu(W ((x - mean) / scale) + b), each row to unit norm where
-            the manifest says so.
+            float32 (b, d): leaky_relu(W ((x - mean) / scale) + b), summed over the parts, each
+            row to unit norm where the manifest says so; NaN for an item that lacks all.
         """
         tensors, student = self.student(), self.manifest.student
         assert student is not None
-        weight, bias, mean, scale = (
-            tensors[f"{modality}.{part}"] for part in ("weight", "bias", "mean", "scale")
+        blocks = generic if isinstance(generic, dict) else {modality: generic}
+        total, lacking = np.float32(0), []
+        for name in self._described(modality).parts or [modality]:
+            weight, bias, mean, scale = (
+                tensors[f"{name}.{part}"] for part in ("weight", "bias", "mean", "scale")
+            )
+            x = (np.asarray(blocks[name], dtype=np.float32) - mean) / scale
+            lacking.append(np.isnan(x[:, 0]))
+            x = np.nan_to_num(x)
+            if student.input_normalised:
+                x = _unit(x)
+            x = x @ weight.T + bias
+            x = np.where(x < 0, np.float32(student.negative_slope) * x, x)
+            total = total + np.where(lacking[-1][:, None], np.float32(0), x)
+        rows = np.asarray(_unit(total) if student.normalised else total, dtype=np.float32)
+        rows[np.all(lacking, axis=0)] = np.nan
+        return rows
+
+    def chosen_modalities(self, wanted: Sequence[str] | None = None) -> list[str]:
+        """The modalities asked for; those that the maker recommends, else all, where none is.
+
+        Raises:
+            FeatureSetError: the set has no such modality.
+        """
+        if wanted is None:
+            return list(self.manifest.default_modalities) or list(self.modalities)
+        for name in wanted:
+            self._described(name)
+        return list(wanted)
+
+    def check_width(self, modality: str, width: int) -> None:
+        """Whether the first `width` columns of a modality may stand for all.
+
+        Raises:
+            FeatureSetError: they may not.
+        """
+        described = self._described(modality)
+        widths = sorted({*described.nested, described.dimension})
+        if width not in widths:
+            raise FeatureSetError(
+                self.path,
+                f"the first {width} columns of {modality} do not work by themselves",
+                f"choose {' or '.join(str(known) for known in widths)}",
+            )
+
+    def _described(self, modality: str) -> Modality:
+        for described in self.manifest.modalities:
+            if described.name == modality:
+                return described
+        raise FeatureSetError(
+            self.path,
+            f"has no modality {modality!r}",
+            f"choose {' or '.join(self.modalities)}",
         )
-        x = (np.asarray(generic, dtype=np.float32) - mean) / scale @ weight.T + bias
-        x = np.where(x < 0, np.float32(student.negative_slope) * x, x)
-        if student.normalised:
-            x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
-        return np.asarray(x, dtype=np.float32)
 
     def align(self, item_ids: NDArray[np.object_], min_coverage: float = 0.95) -> Alignment:
         """Find the rows of a data set's items, whatever their number and order.
@@ -230,6 +282,12 @@ def _check_size(folder: Path, name: str, expected: int) -> None:
         raise FeatureSetError(path, "is a link that leads out of the folder", _MAKE_AGAIN)
     if (size := path.stat().st_size) != expected:
         raise FeatureSetError(path, f"has {size} bytes, not {expected}", _MAKE_AGAIN)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = rows / np.maximum(norms, np.float32(1e-12))
+    return unit
 
 
 def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:

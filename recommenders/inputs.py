@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgfd.featureset import FeatureSet
-from sgfd.jobs import JobError
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
 FeatureScale = Literal["entry", "unit", "stored"]
@@ -98,6 +97,7 @@ def aligned_features(
     scale: FeatureScale = "entry",
     modalities: Sequence[str] | None = None,
     factors: dict[str, float] | None = None,
+    dimension: int | None = None,
 ) -> dict[str, ModalityFeatures]:
     """The features of a set in the order of a dataset's items, on one stated scale.
 
@@ -112,36 +112,41 @@ def aligned_features(
         features: an opened feature set.
         rows: int64 (I,), the set's row of each item, -1 where it has none.
         scale: `entry` (as above), `unit` (every row to norm 1), `stored` (as they are).
-        modalities: those to use; all of the set's where None.
+        modalities: those to use; where None those that the set recommends, else all.
         factors: of `entry`, where other items have fixed them already.
+        dimension: use so many leading columns alone, of a set that is made for it (nested
+            dimensions); to unit norm where the whole rows have it.
 
     Raises:
-        JobError: the set has no such modality.
+        FeatureSetError: the set has no such modality, or its leading columns do not stand alone.
     """
     known = rows >= 0
     aligned = {}
-    for name in features.modalities if modalities is None else modalities:
-        if name not in features.modalities:
-            raise JobError(
-                f"modality {name!r}",
-                f"is not in {features.path}",
-                f"choose {' or '.join(features.modalities)}",
-            )
-        stored = features.modalities[name]
+    normalised = {modality.name: modality.normalised for modality in features.manifest.modalities}
+    for name in features.chosen_modalities(modalities):
+        if dimension is not None:
+            features.check_width(name, dimension)
+        stored = features.modalities[name][:, :dimension]
         values = np.zeros((len(rows), stored.shape[1]), dtype=np.float32)
         values[known] = stored[rows[known]]
         present = known & ~np.isnan(values[:, 0])
         values[~present] = 0
+        if dimension is not None and normalised[name]:
+            _to_unit_norm(values)
         factor = 1.0
         if scale == "entry":
             factor = factors[name] if factors else _entry_factor(values, present)
             values *= factor
         elif scale == "unit":
-            values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+            _to_unit_norm(values)
         aligned[name] = ModalityFeatures(
             torch.from_numpy(values), torch.from_numpy(present), factor
         )
     return aligned
+
+
+def _to_unit_norm(values: NDArray[np.float32]) -> None:
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
 def _entry_factor(values: NDArray[np.float32], present: NDArray[np.bool_]) -> float:

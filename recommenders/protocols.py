@@ -8,20 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sgfd.dataset import (
-    Interactions,
-    Pairs,
-    cold_items_split,
-    honest_split,
-    join,
-    leave_one_out_split,
-    temporal_split,
-)
+from sgfd.dataset import Interactions, Pairs, Protocol, Split, divide
 from sgfd.jobs import JobError
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
-Protocol = Literal["honest", "paper"]
-Split = Literal["given", "cold-items", "temporal", "leave-one-out"]
 JudgedPart = Literal["valid", "test", "test_among_cold"]
 
 
@@ -92,40 +82,26 @@ def split_interactions(
     split: Split = "given",
     judged: NDArray[np.bool_] | None = None,
 ) -> SplitSets:
-    """Divide the interactions as the split and the protocol say.
-
-    Split `given` takes the data set's own parts. Protocol `honest`: the model is chosen on its
-    valid part or, where it has none, on 10 % of each user's training items (users with 3 or
-    more); test is touched once. `paper`: trained on all that is not test and chosen on test, as
-    SGFD's published code does.
-
-    The other splits divide all interactions anew, under protocol `honest` alone:
-
-    - `cold-items`: a fifth of the items is test as a whole, a tenth of the others valid.
-    - `temporal`: cut in time for all users at once; the last 20 % are test, the 10 % before
-      valid. All users with held-out items are judged, as by LensKit's `split_global_time` where
-      it is not told to filter them: one who comes after the cut has an empty history, as he
-      would have had then, and to a model by id his vector is untrained.
-    - `leave-one-out`: each user's last interaction is test, the one before valid.
+    """The sets of `sgfd.dataset.divide`, which says what splits and protocols are.
 
     Args:
         judged: bool (U,), the users whom test judges; all where None.
 
     Raises:
-        JobError: no interaction is left to train on or to choose the model on; the split needs
-            timestamps that are not there; it makes no sense under the protocol.
+        JobError: no interaction is left to train on or to choose the model on.
+        DatasetError: the interactions can't be divided so.
     """
-    if split == "given":
-        train, valid, test = _given_parts(interactions, protocol, split_seed)
-    else:
-        train, valid, test = _new_parts(interactions, protocol, split_seed, split)
+    parts = divide(interactions, protocol, split, split_seed)
 
-    def sets(pairs: Pairs | None) -> ItemSets:
-        user, item = (pairs.user, pairs.item) if pairs else (np.empty(0, np.int64),) * 2
-        return ItemSets.from_pairs(user, item, interactions.n_users, interactions.n_items)
+    def sets(pairs: Pairs) -> ItemSets:
+        return ItemSets.from_pairs(
+            pairs.user, pairs.item, interactions.n_users, interactions.n_items
+        )
 
     chosen_on: Literal["valid", "test"] = "test" if protocol == "paper" else "valid"
-    divided = SplitSets(sets(train), sets(valid), sets(test), chosen_on, split, judged)
+    divided = SplitSets(
+        sets(parts.train), sets(parts.valid), sets(parts.test), chosen_on, split, judged
+    )
     if not len(divided.train.items):
         raise JobError("interactions", "there is none to train on", "give a train part")
     if not len(divided.held_out(chosen_on).items):
@@ -157,37 +133,3 @@ def users_to_judge(user_ids: Sequence[str], interactions: Interactions) -> NDArr
     judged = np.zeros(interactions.n_users, dtype=bool)
     judged[places] = True
     return judged
-
-
-def _given_parts(
-    interactions: Interactions, protocol: Protocol, seed: int
-) -> tuple[Pairs, Pairs | None, Pairs]:
-    train, valid, test = interactions.train, interactions.valid, interactions.test
-    if protocol == "paper":
-        return join(train, valid), None, test
-    if valid is None or not len(valid):
-        train, valid = honest_split(train, interactions.n_users, seed=seed)
-    return train, valid, test
-
-
-def _new_parts(
-    interactions: Interactions, protocol: Protocol, seed: int, split: Split
-) -> tuple[Pairs, Pairs, Pairs]:
-    if protocol == "paper":
-        raise JobError(
-            "protocol paper",
-            f"is that of published code on the data set's own parts, not on split {split}",
-            "choose protocol honest, or split given",
-        )
-    whole = join(interactions.train, interactions.valid, interactions.test)
-    if split == "cold-items":
-        return cold_items_split(whole, seed=seed)
-    if split == "leave-one-out":
-        return leave_one_out_split(whole, interactions.n_users, seed)
-    if whole.timestamp is None:
-        raise JobError(
-            "interactions",
-            "have no timestamps, and split temporal cuts by time",
-            "add a column timestamp (native layout), or choose another split",
-        )
-    return temporal_split(whole)

@@ -1,0 +1,89 @@
+"""Which interactions train, which choose a model, which judge it: one division for both stages."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.interactions import Interactions, Pairs
+from sgfd.dataset.splits import (
+    cold_items_split,
+    honest_split,
+    join,
+    leave_one_out_split,
+    temporal_split,
+)
+
+Protocol = Literal["honest", "paper"]
+Split = Literal["given", "cold-items", "temporal", "leave-one-out"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The interactions of a data set, divided; under protocol `paper` nothing is valid."""
+
+    train: Pairs
+    valid: Pairs
+    test: Pairs
+
+
+def divide(
+    interactions: Interactions,
+    protocol: Protocol = "honest",
+    split: Split = "given",
+    split_seed: int = 0,
+) -> Parts:
+    """Divide the interactions as the split and the protocol say.
+
+    Split `given` takes the data set's own parts. Protocol `honest`: the model is chosen on its
+    valid part or, where it has none, on 10 % of each user's training items (users with 3 or
+    more); test is touched once. `paper`: trained on all that is not test and chosen on test, as
+    SGFD's published code does.
+
+    The other splits divide all interactions anew, under protocol `honest` alone:
+
+    - `cold-items`: a fifth of the items is test as a whole, a tenth of the others valid.
+    - `temporal`: cut in time for all users at once; the last 20 % are test, the 10 % before
+      valid. All users with held-out items are judged, as by LensKit's `split_global_time` where
+      it is not told to filter them: one who comes after the cut has an empty history, as he
+      would have had then, and to a model by id his vector is untrained.
+    - `leave-one-out`: each user's last interaction is test, the one before valid.
+
+    Raises:
+        DatasetError: the split needs timestamps that are not there; it makes no sense under the
+            protocol.
+    """
+    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    if split == "given":
+        train, valid, test = interactions.train, interactions.valid, interactions.test
+        if protocol == "paper":
+            return Parts(join(train, valid), nothing, test)
+        if valid is None or not len(valid):
+            train, valid = honest_split(train, interactions.n_users, seed=split_seed)
+        return Parts(train, valid, test)
+    if protocol == "paper":
+        raise DatasetError(
+            "protocol paper",
+            f"is that of published code on the data set's own parts, not on split {split}",
+            "choose protocol honest, or split given",
+        )
+    whole = join(interactions.train, interactions.valid, interactions.test)
+    if split == "cold-items":
+        return Parts(*cold_items_split(whole, seed=split_seed))
+    if split == "leave-one-out":
+        return Parts(*leave_one_out_split(whole, interactions.n_users, split_seed))
+    if whole.timestamp is None:
+        raise DatasetError(
+            "interactions",
+            "have no timestamps, and split temporal cuts by time",
+            "add a column timestamp (native layout), or choose another split",
+        )
+    return Parts(*temporal_split(whole))
+
+
+def pairs_fingerprint(pairs: Pairs) -> str:
+    """sha256 of the pairs, whatever their order."""
+    order = np.lexsort((pairs.item, pairs.user))
+    return hashlib.sha256(np.stack([pairs.user[order], pairs.item[order]]).tobytes()).hexdigest()

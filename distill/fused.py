@@ -1,0 +1,132 @@
+"""Modalities together: one row an item from all that it has, and one linear student over it.
+
+The row of item i puts its standardised modalities side by side, each at unit norm, zeros where
+one is lacking, and has unit norm as a whole: u_i = [unit(x_i1), ..., unit(x_iM)] / sqrt(number of
+modalities that i has). The student is one linear layer without bias, y_i = W u_i = sum_m W_m u_im,
+z_i = y_i / |y_i|. So each modality has a student of its own, W_m, in the same space, and an item
+that lacks some still gets the sum over those that it has.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from sgfd.dataset import Feature
+from sgfd.distill.maker import Made, MadeModality
+from sgfd.distill.streaming import BLOCK_VALUES, Standardisation
+from sgfd.featureset import Student as StudentRecord
+
+FUSED = "fused"
+
+Indices = NDArray[np.int64]
+
+
+class FusedRows:
+    """Reads u_i, float32 (k, D) with D the sum of the widths, from the memory maps."""
+
+    def __init__(
+        self,
+        features: dict[str, Feature],
+        standardisation: dict[str, Standardisation],
+        device: torch.device,
+    ) -> None:
+        self.features, self._device = features, device
+        self._columns = [
+            (torch.from_numpy(s.mean), torch.from_numpy(s.scale))
+            for s in (standardisation[name] for name in features)
+        ]
+        self.widths = [feature.dimension for feature in features.values()]
+
+    @property
+    def width(self) -> int:
+        return sum(self.widths)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block whose copies stay small."""
+        return max(1, BLOCK_VALUES // self.width)
+
+    def read(self, index: Indices) -> Tensor:
+        """The rows of some items, (k, D) on the device; zeros for an item without any modality."""
+        return self.join([feature.rows(index) for feature in self.features.values()])
+
+    def join(self, blocks: list[NDArray[np.float32]]) -> Tensor:
+        """Generic rows (k, D_m) of every modality as u, (k, D)."""
+        parts = [
+            unit_inputs(torch.from_numpy(block), mean, scale)
+            for block, (mean, scale) in zip(blocks, self._columns, strict=True)
+        ]
+        rows = functional.normalize(torch.cat(parts, dim=1), dim=1)
+        return rows.to(self._device)
+
+
+class FusedEmbedder:
+    """Generic rows of every modality (b, D_m) to the student's (b, d); NaN where all lack."""
+
+    def __init__(self, reader: FusedRows, weight: Tensor) -> None:
+        self._reader, self._weight = reader, weight.detach().T.contiguous()
+
+    @torch.inference_mode()
+    def __call__(self, *blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+        embedded = functional.normalize(self._reader.join(list(blocks)) @ self._weight, dim=1)
+        rows: NDArray[np.float32] = embedded.cpu().numpy()
+        rows[np.all([np.isnan(block[:, 0]) for block in blocks], axis=0)] = np.nan
+        return rows
+
+
+def unit_inputs(rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """unit((x - mean) / scale) of generic rows (k, D); zeros where a row is NaN."""
+    return functional.normalize(torch.nan_to_num((rows - mean) / scale, nan=0.0), dim=1)
+
+
+def made_by_fused_student(
+    features: dict[str, Feature],
+    standardisation: dict[str, Standardisation],
+    weight: Tensor,
+    nested: tuple[int, ...],
+    device: torch.device,
+) -> Made:
+    """What the student W (d, D) makes: `fused`, and each modality by its part of W alone.
+
+    Args:
+        nested: numbers of leading columns that work by themselves.
+    """
+    modalities, start = {}, 0
+    rows = FusedRows(features, standardisation, device)
+    if len(features) > 1 and FUSED not in features:
+        modalities[FUSED] = MadeModality(
+            sources=tuple(features.values()),
+            dimension=len(weight),
+            normalised=True,
+            embed=FusedEmbedder(rows, weight),
+            nested=nested,
+        )
+    for name, feature in features.items():
+        part = weight[:, start : start + feature.dimension]
+        own = {name: standardisation[name]}
+        modalities[name] = MadeModality(
+            sources=(feature,),
+            dimension=len(weight),
+            normalised=True,
+            embed=FusedEmbedder(FusedRows({name: feature}, own, device), part),
+            student={
+                "weight": part.detach().cpu().contiguous().numpy(),
+                "bias": np.zeros(len(weight), dtype=np.float32),
+                "mean": own[name].mean,
+                "scale": own[name].scale,
+            },
+            nested=nested,
+        )
+        start += feature.dimension
+    record = StudentRecord(negative_slope=1.0, normalised=True, input_normalised=True)
+    return Made(modalities, record, default=(FUSED,) if FUSED in modalities else ())
+
+
+def nested_widths(dimension: int) -> tuple[int, ...]:
+    """Powers of 2 from 16 to below d, and d itself."""
+    powers = (2**k for k in range(4, max(4, math.ceil(math.log2(dimension)))))
+    return (*powers, dimension)

@@ -1,0 +1,115 @@
+"""The closed form: the linear map whose inner products follow co-interaction.
+
+With the rows u_i of `fused.py` as U (n, D), over the items that have interactions, and C (n, n)
+their cosine co-interaction in training:
+
+    c_ij = sum_u w_u a_ui a_uj / (|a_i| |a_j|) for i != j, 0 on the diagonal,
+    w_u = 1 / degree of user u,   |a_i|^2 = sum_u w_u a_ui,
+
+ridge regression of C on both sides, B = R U' C U R with R = (U'U + lambda I)^-1, is the bilinear
+form that predicts c_ij from content, and
+
+    M = strength B + content I,   z_i = (V sqrt(E))' u_i
+
+with the d largest eigenvalues E of M and their eigenvectors V. Inner products of z follow
+co-interaction where content tells it, and content elsewhere. U'CU needs one pass over the users'
+sums s_u = sum_i a_ui u_i / |a_i|, never C itself:
+
+    U'CU = sum_u w_u s_u s_u' - U'U.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, diags_array
+from torch import Tensor
+
+from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
+from sgfd.distill.maker import Made, Task
+from sgfd.distill.pairs import TrainingPairs
+from sgfd.distill.quality import measure
+from sgfd.distill.settings import InteractionMetricSettings
+from sgfd.jobs import progress
+
+Matrix = NDArray[np.float64]
+
+
+def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
+    """The closed form as a method of its own: nothing is drawn at random, nothing trained."""
+    features, columns = task.catalog.features, task.standardisation
+    assert task.pairs is not None
+    rows = FusedRows(features, columns, task.device)
+    weight = metric_weight(rows, task.pairs, settings)
+    nested = nested_widths(len(weight))
+    made = made_by_fused_student(features, columns, weight, nested, task.device)
+    return replace(made, quality=measure(task, made))
+
+
+def metric_weight(
+    rows: FusedRows, pairs: TrainingPairs, settings: InteractionMetricSettings
+) -> Tensor:
+    """(V sqrt(E))' of the pairs' items, float32 (d, D); fewer rows where D < d.
+
+    Takes a few D x D doubles and one block of rows, however many items and users there are.
+    """
+    gram = _gram(rows, pairs.items)
+    shared = _user_sums_gram(rows, pairs) - gram  # U'CU
+    identity = np.eye(len(gram))
+    inverse = scipy.linalg.cho_factor(gram + settings.ridge * identity)
+    form = scipy.linalg.cho_solve(inverse, scipy.linalg.cho_solve(inverse, shared).T)
+    metric = settings.strength * (form + form.T) / 2 + settings.content * identity
+    return _largest_directions(metric, settings.dimension)
+
+
+def content_weight(rows: FusedRows, items: NDArray[np.int64], dimension: int) -> Tensor:
+    """The same without interactions: the d principal directions of U'U, which keep the inner
+    products u_i . u_j best (Eckart and Young, 1936), float32 (d, D)."""
+    directions = _largest_directions(_gram(rows, items), dimension)
+    return torch.nn.functional.normalize(directions, dim=1)
+
+
+def _gram(rows: FusedRows, items: NDArray[np.int64]) -> Matrix:
+    """U'U over some items, in blocks."""
+    gram = np.zeros((rows.width, rows.width))
+    with progress(len(items), "content of the items") as advance:
+        for start in range(0, len(items), rows.block_rows):
+            block = rows.read(items[start : start + rows.block_rows])
+            gram += (block.T @ block).cpu().numpy()
+            advance(len(block))
+    return gram
+
+
+def _user_sums_gram(rows: FusedRows, pairs: TrainingPairs) -> Matrix:
+    """sum_u w_u s_u s_u', in blocks of users."""
+    user_weight = 1 / np.maximum(pairs.user_degrees, 1)
+    norms = np.sqrt(pairs.matrix.T @ user_weight)
+    total = np.zeros((rows.width, rows.width))
+    start = 0
+    with progress(len(pairs), "content of the users") as advance:
+        for items, block in pairs.blocks(rows.block_rows):
+            stop = start + block.shape[0]
+            scaled = diags_array(np.sqrt(user_weight[start:stop])) @ block
+            scaled = csr_array(scaled @ diags_array(1 / norms[items]), dtype=np.float32)
+            sums = torch.from_numpy(scaled @ rows.read(items).cpu().numpy())
+            total += (sums.T @ sums).numpy()
+            start = stop
+            advance(block.nnz)
+    return total
+
+
+def _largest_directions(matrix: Matrix, dimension: int) -> Tensor:
+    """(V sqrt(E))' of the d largest eigenvalues, descending; float32 (d, D).
+
+    Each eigenvector has its largest entry positive, so that the result is one.
+    """
+    size = len(matrix)
+    kept = min(dimension, size)
+    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - kept, size - 1])
+    values, vectors = values[::-1], vectors[:, ::-1]
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors = vectors * np.sign(vectors[largest, np.arange(kept)])
+    weight = (vectors * np.sqrt(np.maximum(values, 0))).T
+    return torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32))

@@ -1,0 +1,322 @@
+"""A student over all modalities that starts at the closed form and is guided by interactions.
+
+The start is `interaction_metric.py`'s linear map. From there the same map is trained so that the
+mean of some of a user's training items is near his others (`objective.py`), at every nested
+width. A tenth of the items is held out with their interactions to choose the number of epochs
+and to measure; then the map is trained anew on all items for as long.
+"""
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
+from sgfd.distill.interaction_metric import content_weight, metric_weight
+from sgfd.distill.maker import Made, Task
+from sgfd.distill.objective import Interaction, Semantic, Structure
+from sgfd.distill.pairs import TrainingPairs, narrowed
+from sgfd.distill.quality import MOST_QUERIES, measure
+from sgfd.distill.settings import SGFDPlusSettings
+from sgfd.distill.training import Trainable, fit
+
+logger = logging.getLogger("sgfd")
+
+EPOCHS_UNGUIDED = 10  # where too little can be held out to choose by
+CUTOFF = 20
+STRUCTURE_ITEMS = 256  # of a step, among which cosines are compared
+
+Indices = NDArray[np.int64]
+
+
+def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
+    """Train the student on all items, for the epochs that held-out items chose."""
+    features, columns = task.catalog.features, task.standardisation
+    rows = FusedRows(features, columns, task.device)
+    pairs, figures = task.pairs, {}
+    if pairs is None or not len(pairs.users_with(2)):
+        logger.warning(
+            "no user with 2 training items guides the student: "
+            "it keeps the generic features' inner products, as principal components do"
+        )
+        present = np.any([feature.present for feature in features.values()], axis=0)
+        weight = content_weight(rows, np.flatnonzero(present), settings.dimension)
+    else:
+        weight, figures = _guided(rows, pairs, task, settings)
+    nested = nested_widths(len(weight)) if settings.nested else ()
+    made = made_by_fused_student(features, columns, weight, nested, task.device)
+    return replace(made, quality=measure(task, made) | figures)
+
+
+class SGFDPlus(Trainable):
+    """The map W (d, D) from fused rows, and the objective that trains it."""
+
+    settings: SGFDPlusSettings
+
+    def __init__(
+        self, start: Tensor, widths: list[int], n_labels: int, settings: SGFDPlusSettings
+    ) -> None:
+        super().__init__()
+        self.settings, self.widths = settings, widths
+        self.weight = nn.Parameter(start.clone())
+        self.columns = nested_widths(len(start)) if settings.nested else (len(start),)
+        self.interaction = Interaction(settings.temperature)
+        self.structure = Structure()
+        self.semantic = None
+        if settings.semantic_weight and n_labels:
+            self.semantic = Semantic(len(start), n_labels, settings.logit_scale)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """u (b, D) to y (b, d), of no norm yet."""
+        return rows @ self.weight.T
+
+    def loss(self, batch: "ProfileBatch") -> dict[str, Tensor]:
+        """The weighted parts; the interaction loss is averaged over the nested widths."""
+        settings = self.settings
+        rows = self._with_one_modality(batch.rows)
+        y = self(functional.dropout(rows, settings.dropout, self.training))
+        parts = {}
+        if settings.interaction_weight:
+            losses = [
+                self.interaction(
+                    functional.normalize(y[:, :k], dim=1), batch.history, batch.targets
+                )
+                for k in self.columns
+            ]
+            parts["interaction"] = settings.interaction_weight * torch.stack(losses).mean()
+        z = functional.normalize(y, dim=1)
+        if settings.structure_weight:
+            some = torch.randperm(len(z))[:STRUCTURE_ITEMS].to(z.device)
+            parts["structure"] = settings.structure_weight * self.structure(
+                z[some], batch.rows[some]
+            )
+        if self.semantic is not None:
+            parts["semantic"] = settings.semantic_weight * self.semantic(z, batch.labels)
+        return parts
+
+    def _with_one_modality(self, rows: Tensor) -> Tensor:
+        """Leave one modality, drawn at random from those that are there, to some items."""
+        share = self.settings.modality_dropout
+        if not self.training or not share or len(self.widths) < 2:
+            return rows
+        parts = rows.split(self.widths, dim=1)
+        there = torch.stack([(part != 0).any(dim=1) for part in parts], dim=1)
+        drawn = torch.rand(there.shape).to(rows.device).masked_fill(~there, -1)
+        kept = functional.one_hot(drawn.argmax(dim=1), len(parts)).bool()
+        kept |= (torch.rand(len(rows), 1) >= share).to(rows.device)
+        left = [part * keep for part, keep in zip(parts, kept.T[:, :, None], strict=True)]
+        return functional.normalize(torch.cat(left, dim=1), dim=1)
+
+
+@dataclass(frozen=True)
+class ProfileBatch:
+    """b users and the c items that their histories are held against.
+
+    Attributes:
+        rows: u (c, D). labels: (c,), -1 where there is none.
+        history, targets: (b, c) of 0 and 1, at least one of each a user.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    history: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The users of a training, b at a time; each one's items are halved at random.
+
+    Everything random follows torch's generator, which the checkpoints keep.
+    """
+
+    rows: FusedRows
+    pairs: TrainingPairs
+    labels: Tensor
+    settings: SGFDPlusSettings
+    seed: int
+    device: torch.device
+
+    def batches(self, epoch: int) -> list[Indices]:
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.pairs.users_with(2))
+        return np.split(
+            order, np.arange(self.settings.batch_size, len(order), self.settings.batch_size)
+        )
+
+    def read(self, batch: Indices) -> ProfileBatch:
+        random = np.random.default_rng(int(torch.randint(2**62, ())))
+        user, item, place, count = self._drawn(batch, random)
+        items = self._candidates(item, random)
+        column = np.searchsorted(items, item)
+        in_history = place < count[user] // 2
+
+        def ones(of: NDArray[np.bool_]) -> Tensor:
+            dense = torch.zeros(len(batch), len(items))
+            dense[torch.from_numpy(user[of]), torch.from_numpy(column[of])] = 1
+            return dense.to(self.device)
+
+        labels = self.labels[torch.from_numpy(items)].to(self.device)
+        return ProfileBatch(self.rows.read(items), labels, ones(in_history), ones(~in_history))
+
+    def _drawn(
+        self, batch: Indices, random: np.random.Generator
+    ) -> tuple[Indices, Indices, Indices, Indices]:
+        """The users' items in random order, at most `history` each: place of the user in the
+        batch, item, place among the user's, and by user the number of items."""
+        chosen = self.pairs.matrix[batch]
+        sizes = np.diff(chosen.indptr)
+        user = np.repeat(np.arange(len(batch)), sizes)
+        order = np.lexsort((random.random(len(user)), user))
+        place = np.arange(len(user)) - chosen.indptr[user]
+        keep = place < self.settings.history
+        item = chosen.indices[order].astype(np.int64)
+        return user[keep], item[keep], place[keep], np.minimum(sizes, self.settings.history)
+
+    def _candidates(self, item: Indices, random: np.random.Generator) -> Indices:
+        """The batch's items and others at random, ascending."""
+        everything, most = self.pairs.items, self.settings.candidates
+        if len(everything) <= most:
+            return everything
+        return np.union1d(item, random.choice(everything, most, replace=False))
+
+
+@dataclass(frozen=True)
+class HeldOutItems:
+    """Items kept from training with their interactions, as if they were new.
+
+    Attributes:
+        known: float32 (q, k), the queried users' training items among `known_items`.
+        wanted: float32 (q, h), their held-out items among `items`.
+    """
+
+    known_items: Indices
+    known: csr_array
+    items: Indices
+    wanted: csr_array
+
+    @classmethod
+    def of(cls, pairs: TrainingPairs, held_out: Indices) -> "HeldOutItems | None":
+        """At most 2,000 users with training and held-out items; None where there is none."""
+        train, rest = pairs.without(held_out), pairs.only(held_out)
+        users = np.flatnonzero((train.user_degrees > 0) & (rest.user_degrees > 0))
+        if not len(users):
+            return None
+        if len(users) > MOST_QUERIES:
+            users = np.sort(np.random.default_rng(0).choice(users, MOST_QUERIES, replace=False))
+        known_items, known = narrowed(train.matrix[users])
+        return cls(known_items, known, rest.items, rest.matrix[users][:, rest.items])
+
+    @torch.inference_mode()
+    def scores(self, rows: FusedRows, weight: Tensor | None) -> Tensor:
+        """Cosine of each user's mean known item with every held-out item, (q, h) on the CPU;
+        of the content itself where there is no map."""
+
+        def vectors(items: Indices) -> Tensor:
+            blocks = [
+                rows.read(items[start : start + rows.block_rows])
+                for start in range(0, len(items), rows.block_rows)
+            ]
+            mapped = [block if weight is None else block @ weight.T for block in blocks]
+            return functional.normalize(torch.cat(mapped), dim=1).cpu()
+
+        profiles = torch.from_numpy(self.known @ vectors(self.known_items).numpy())
+        return functional.normalize(profiles, dim=1) @ vectors(self.items).T
+
+    def loss(self, rows: FusedRows, weight: Tensor, temperature: float) -> float:
+        """The contrastive loss with the held-out items as candidates."""
+        wanted = torch.from_numpy(self.wanted.toarray())
+        probabilities = torch.log_softmax(self.scores(rows, weight) / temperature, dim=1)
+        return float(-((probabilities * wanted).sum(dim=1) / wanted.sum(dim=1)).mean())
+
+    def recall(self, rows: FusedRows, weight: Tensor | None) -> float:
+        """Recall@20 among the held-out items, mean over the users."""
+        wanted = torch.from_numpy(self.wanted.toarray())
+        best = self.scores(rows, weight).topk(min(CUTOFF, wanted.shape[1]), dim=1).indices
+        return float((wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1)).mean())
+
+
+def _guided(
+    rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
+) -> tuple[Tensor, dict[str, Any]]:
+    """The trained map (d, D), and its figures."""
+    found = _epochs_and_figures(rows, pairs, task, settings)
+    model = _model(rows, pairs, task, settings)
+    fit(
+        model,
+        _profiles(rows, pairs, task, settings),
+        None,
+        task.work,
+        epochs=found["epochs"],
+        earlier=found,
+    )
+    return model.weight.detach(), {"trained_epochs": found["epochs"], **found["figures"]}
+
+
+def _epochs_and_figures(
+    rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
+) -> dict[str, Any]:
+    """Train without a share of the items: how many epochs serve them best, and how well.
+
+    `held_out_recall@20` is that of nearest neighbour on the held-out items, as new ones: by the
+    generic features (fused), by the closed form and by the student.
+    """
+    if (saved := task.work.restore()) and saved[1].get("earlier"):
+        earlier: dict[str, Any] = saved[1]["earlier"]
+        return earlier
+    shuffled = np.random.default_rng([task.seed, 2]).permutation(pairs.items)
+    held_out = np.sort(shuffled[: int(settings.held_out_share * len(shuffled))])
+    judge = HeldOutItems.of(pairs, held_out)
+    left = pairs.without(held_out)
+    if judge is None or not len(left.users_with(2)):
+        return {"epochs": min(EPOCHS_UNGUIDED, settings.epochs), "figures": {}}
+    model = _model(rows, left, task, settings)
+    start = model.weight.detach().clone()
+
+    def held_out_loss() -> float:
+        return judge.loss(rows, model.weight, settings.temperature)
+
+    before = held_out_loss()
+    state = fit(model, _profiles(rows, left, task, settings), held_out_loss, task.work)
+    epochs = state.best_epoch if state.best < before else 0
+    weight = model.weight if epochs else start
+    recall = {
+        "generic": judge.recall(rows, None),
+        "closed_form": judge.recall(rows, start),
+        "student": judge.recall(rows, weight),
+    }
+    return {"epochs": epochs, "figures": {"held_out_recall@20": recall}}
+
+
+def _model(
+    rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
+) -> SGFDPlus:
+    """The model at its start, on the scale where z have a mean squared norm of 1."""
+    weight = metric_weight(rows, pairs, settings)
+    blocks = range(0, len(pairs.items), rows.block_rows)
+    total = sum(
+        float(
+            (rows.read(pairs.items[b : b + rows.block_rows]) @ weight.to(task.device).T)
+            .square()
+            .sum()
+        )
+        for b in blocks
+    )
+    weight *= math.sqrt(len(pairs.items) / total)
+    labels = len(task.catalog.label_names)
+    torch.manual_seed(task.seed)
+    return SGFDPlus(weight, rows.widths, labels, settings).to(task.device)
+
+
+def _profiles(
+    rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
+) -> Profiles:
+    labels = task.catalog.labels
+    of_item = np.full(task.catalog.n_items, -1) if labels is None else labels
+    return Profiles(rows, pairs, torch.from_numpy(of_item), settings, task.seed, task.device)

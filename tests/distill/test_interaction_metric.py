@@ -1,0 +1,126 @@
+"""The closed form against its formula, written densely, and the rows that it is a map of."""
+
+import numpy as np
+import pytest
+import torch
+
+from sgfd.dataset import load_dataset
+from sgfd.distill import DistillError, InteractionMetricSettings, distill
+from sgfd.distill.fused import FusedRows
+from sgfd.distill.interaction_metric import content_weight, metric_weight
+from sgfd.distill.pairs import TrainingPairs
+from sgfd.distill.streaming import column_statistics
+from sgfd.featureset import load, verify
+
+SETTINGS = InteractionMetricSettings(dimension=5)
+
+
+@pytest.fixture
+def catalog(made, rng):
+    """Two modalities of 12 items, which some items lack."""
+    image, text = rng.normal(size=(12, 6)), rng.normal(size=(12, 4)) + 3
+    image[[2, 5]], text[[3, 5]] = np.nan, np.nan
+    return made(None, image=image.astype(np.float32), text=text.astype(np.float32)).catalog
+
+
+@pytest.fixture
+def rows(catalog):
+    columns = {name: column_statistics(f) for name, f in catalog.features.items()}
+    return FusedRows(catalog.features, columns, torch.device("cpu"))
+
+
+@pytest.fixture
+def pairs(rng):
+    """Of 9 users; the last two items have none, and one user has none."""
+    matrix = rng.random((9, 12)) < 0.4
+    matrix[:, 10:], matrix[4] = False, False
+    user, item = matrix.nonzero()
+    return TrainingPairs.of(user, item, 9, 12)
+
+
+def dense_rows(catalog):
+    parts = []
+    for feature in catalog.features.values():
+        x = feature.values.astype(np.float64)
+        x = (x - np.nanmean(x, axis=0)) / np.nanstd(x, axis=0)
+        parts.append(np.nan_to_num(x / np.linalg.norm(x, axis=1, keepdims=True)))
+    whole = np.concatenate(parts, axis=1)
+    return whole / np.maximum(np.linalg.norm(whole, axis=1, keepdims=True), 1e-12)
+
+
+def test_rows_are_unit_modalities_side_by_side(catalog, rows):
+    expected = dense_rows(catalog)
+    np.testing.assert_allclose(rows.read(np.arange(12)).numpy(), expected, atol=1e-6)
+    assert not expected[5].any()  # the item that lacks both
+
+
+def test_the_map_is_that_of_the_formula(catalog, rows, pairs, monkeypatch):
+    a = pairs.matrix.toarray().astype(np.float64)
+    has = a.any(axis=0)
+    w = 1 / np.maximum(a.sum(axis=1), 1)
+    norms = np.sqrt((w[:, None] * a).sum(axis=0))[has]
+    c = (a.T * w) @ a
+    c = c[np.ix_(has, has)] / np.outer(norms, norms)
+    np.fill_diagonal(c, 0)
+    u = dense_rows(catalog)[has]
+    h = np.linalg.solve(u.T @ u + 3 * np.eye(10), u.T)
+    m = 10 * h @ c @ h.T + 0.3 * np.eye(10)
+    values, vectors = np.linalg.eigh(m)
+    best = vectors[:, ::-1][:, :5] * np.sqrt(values[::-1][:5])
+    weight = metric_weight(rows, pairs, SETTINGS).double().numpy()
+    np.testing.assert_allclose(weight.T @ weight, best @ best.T, atol=1e-5)
+    monkeypatch.setattr(FusedRows, "block_rows", 3)  # in blocks, it is the same
+    again = metric_weight(rows, pairs, SETTINGS).double().numpy()
+    np.testing.assert_allclose(again, weight, atol=1e-5)
+
+
+def test_leading_columns_have_the_largest_part(rows, pairs):
+    sizes = metric_weight(rows, pairs, SETTINGS).norm(dim=1)
+    assert (sizes.diff() <= 1e-6).all()
+
+
+def test_without_interactions_it_is_the_principal_directions(catalog, rows):
+    there = np.array([i for i in range(12) if i != 5])
+    weight = content_weight(rows, there, 10).double().numpy()
+    u = dense_rows(catalog)[there]
+    np.testing.assert_allclose(u @ weight.T @ weight @ u.T, u @ u.T, atol=1e-5)  # all are kept
+    first = content_weight(rows, there, 1).double().numpy()[0]
+    leading = np.linalg.svd(u)[2][0]
+    assert abs(first @ leading) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_feature_set_of_it_is_whole_and_embeds_its_own_rows(tmp_path):
+    dataset = load_dataset("sample")
+    result = distill(dataset, tmp_path / "x", SETTINGS, threads=1)
+    assert verify(result.artifact) == []
+    features = load(result.artifact)
+    generic = {name: f.values for name, f in dataset.catalog.features.items()}
+    np.testing.assert_allclose(
+        features.embed("fused", generic), features.modalities["fused"], atol=1e-5
+    )
+    for name, values in generic.items():
+        np.testing.assert_allclose(
+            features.embed(name, values), features.modalities[name], atol=1e-5
+        )
+    assert features.chosen_modalities() == ["fused"]
+
+
+def test_only_the_training_part_is_seen(tmp_path, monkeypatch):
+    """Other test pairs change nothing; the manifest says which pairs were seen."""
+    dataset = load_dataset("sample")
+    first = load(distill(dataset, tmp_path / "a", SETTINGS, threads=1).artifact)
+    interactions = dataset.interactions
+    test = interactions.test
+    object.__setattr__(test, "item", np.roll(test.item, 7))
+    second = load(distill(dataset, tmp_path / "b", SETTINGS, threads=1).artifact)
+    np.testing.assert_array_equal(first.modalities["fused"], second.modalities["fused"])
+    assert first.manifest.interactions == second.manifest.interactions
+    assert first.manifest.interactions.split == "given"
+    fingerprints = [f.manifest.dataset.fingerprints.interactions for f in (first, second)]
+    assert fingerprints[0] != fingerprints[1]
+
+
+def test_a_catalogue_without_interactions_is_refused(made, rng, tmp_path):
+    dataset = made(None, image=rng.normal(size=(12, 6)).astype(np.float32))
+    with pytest.raises(DistillError, match="has no training interactions"):
+        distill(dataset, tmp_path / "x", SETTINGS, threads=1)

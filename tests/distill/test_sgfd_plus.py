@@ -1,0 +1,149 @@
+"""The guided student: its objective against plain formulas, what it gains, that it goes on."""
+
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from sgfd.dataset import Interactions, Pairs, Vocabulary, load_dataset
+from sgfd.distill import SGFDPlusSettings, distill
+from sgfd.distill import sgfd_plus as sgfd_plus_module
+from sgfd.distill.objective import Interaction, Structure
+from sgfd.distill.pairs import TrainingPairs
+from sgfd.distill.sgfd_plus import SGFDPlus
+from sgfd.featureset import load, verify
+
+QUICK = SGFDPlusSettings(dimension=16, epochs=5, batch_size=128)
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    target = tmp_path_factory.mktemp("sets") / "sample"
+    return distill(load_dataset("sample"), target, QUICK, threads=1)
+
+
+def test_interaction_loss_is_that_of_the_formula(rng):
+    z = rng.normal(size=(5, 3))
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    history = np.array([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0]])
+    targets = np.array([[0, 0, 1, 0, 0], [1, 0, 0, 0, 1]])
+    losses = []
+    for h, t in zip(history, targets, strict=True):
+        p = z[h == 1].sum(axis=0)
+        p /= np.linalg.norm(p)
+        e = {c: np.exp(p @ z[c] / 0.2) for c in np.flatnonzero(h == 0)}
+        losses.append(-np.mean([np.log(e[c] / sum(e.values())) for c in np.flatnonzero(t)]))
+    found = Interaction(0.2)(*(torch.from_numpy(x).double() for x in (z, history, targets)))
+    assert float(found) == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+def test_structure_loss_is_zero_for_the_same_cosines_alone(rng):
+    u = functional.normalize(torch.from_numpy(rng.normal(size=(6, 4))), dim=1)
+    turned = u @ torch.from_numpy(np.linalg.qr(rng.normal(size=(4, 4)))[0])
+    assert float(Structure()(turned, u)) == pytest.approx(0, abs=1e-12)
+    other = functional.normalize(torch.from_numpy(rng.normal(size=(6, 2))), dim=1)
+    assert float(Structure()(other, u)) == pytest.approx(
+        ((other @ other.T - u @ u.T) ** 2).mean().item()
+    )
+
+
+def test_modality_dropout_leaves_whole_modalities(rng):
+    settings = SGFDPlusSettings(dimension=2, modality_dropout=0.99)
+    model = SGFDPlus(torch.ones(2, 5), [3, 2], 0, settings).train()
+    rows = torch.from_numpy(rng.normal(size=(200, 5))).float()
+    rows[:50, 3:] = 0  # items with the first modality alone
+    rows = functional.normalize(rows, dim=1)
+    left = model._with_one_modality(rows)
+    there = torch.stack([(left[:, :3] != 0).any(1), (left[:, 3:] != 0).any(1)], dim=1)
+    assert there.any(dim=1).all()  # nobody is left without
+    assert there[50:].float().mean() == pytest.approx(0.5, abs=0.1)
+    np.testing.assert_allclose(left.norm(dim=1).numpy(), 1, atol=1e-5)
+    assert torch.equal(model.eval()._with_one_modality(rows), rows)
+
+
+def test_pairs_of_some_items_and_of_the_others_are_all_pairs(rng):
+    user, item = (rng.random((20, 15)) < 0.3).nonzero()
+    pairs = TrainingPairs.of(user, item, 20, 15)
+    some = np.array([1, 4, 7])
+    left, taken = pairs.without(some), pairs.only(some)
+    assert len(left) + len(taken) == len(pairs) == len(user)
+    assert not np.isin(left.items, some).any() and np.isin(taken.items, some).all()
+    blocks = [block for _, block in pairs.blocks(17)]
+    assert sum(block.shape[0] for block in blocks) == 20
+    assert sum(block.nnz for block in blocks) == len(pairs)
+
+
+def test_the_set_is_whole_and_says_what_it_gains(guided):
+    assert verify(guided.artifact) == []
+    recall = guided.quality["held_out_recall@20"]
+    # The sample's features tell more than its interactions do: nothing is lost, at least.
+    assert recall["student"] >= recall["closed_form"] * 0.98
+    assert load(guided.artifact).manifest.modalities[0].nested == [16]
+
+
+def test_guidance_finds_what_content_hides(made, rng, tmp_path):
+    """Two features tell groups apart, 60 are noise: generic cosines drown, guided ones do not."""
+    n, users, each = 480, 800, 4
+    group = rng.integers(0, 8, n)
+    angle = group * np.pi / 4
+    content = rng.normal(size=(n, 62))
+    content[:, 0], content[:, 1] = 6 * np.cos(angle), 6 * np.sin(angle)
+    dataset = made(None, n, image=content.astype(np.float32))
+    taste = rng.integers(0, 8, users)
+    member = np.stack([rng.choice(np.flatnonzero(group == t), each, replace=False) for t in taste])
+    user, item = np.repeat(np.arange(users), each), member.reshape(-1)
+    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    interactions = Interactions(
+        Vocabulary([f"u{k}" for k in range(users)]),
+        dataset.catalog.items,
+        Pairs(user, item),
+        nothing,
+        nothing,
+    )
+    result = distill(
+        replace(dataset, interactions=interactions),
+        tmp_path / "x",
+        SGFDPlusSettings(dimension=8, epochs=20, held_out_share=0.2),
+        threads=1,
+    )
+    recall = result.quality["held_out_recall@20"]
+    assert recall["student"] > 1.5 * recall["generic"]
+
+
+def test_twice_the_same_is_the_same_bytes(guided, tmp_path, same_bytes):
+    again = distill(load_dataset("sample"), tmp_path / "again", QUICK, threads=1)
+    assert same_bytes(guided.artifact, again.artifact)
+
+
+def test_without_interactions_it_says_so_and_keeps_the_content(made, rng, tmp_path, caplog):
+    values = rng.normal(size=(12, 6)).astype(np.float32)
+    result = distill(made(None, image=values), tmp_path / "x", SGFDPlusSettings(dimension=6))
+    assert "guides the student" in caplog.text
+    z = np.load(result.artifact / "image.npy")
+    x = (values - values.mean(axis=0)) / values.std(axis=0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(z @ z.T, x @ x.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("reads", [1, 8, 30])
+def test_an_interrupted_one_goes_on_to_the_same_bytes(
+    reads, guided, tmp_path, monkeypatch, same_bytes
+):
+    """Ctrl-C while the epochs are chosen, and while all items train (the last of them)."""
+    read, done = sgfd_plus_module.Profiles.read, []
+
+    def interrupt_once(self, batch):
+        done.append(len(batch))
+        if len(done) == reads:
+            signal.raise_signal(signal.SIGINT)
+        return read(self, batch)
+
+    monkeypatch.setattr(sgfd_plus_module.Profiles, "read", interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        distill(load_dataset("sample"), tmp_path / "sample", QUICK, threads=1)
+    resumed = distill(load_dataset("sample"), tmp_path / "sample", QUICK, threads=1)
+    assert same_bytes(resumed.artifact, guided.artifact)
+    assert resumed.quality == guided.quality
