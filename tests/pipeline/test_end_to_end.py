@@ -75,6 +75,7 @@ def test_evaluate_recomputes_the_same_numbers_from_the_run_alone(sample, run_in,
     shutil.copytree(folder / trained["run"], tmp_path / "moved")
     again = run_in(tmp_path, "evaluate", "moved", "--json").json()
     assert again["metrics"] == trained["metrics"]
+    assert again["recorded"] == sorted(n for n in trained["metrics"]["test"] if "diversity" in n)
     assert again["agrees"] is True
     assert set(again) >= TRAIN_KEYS
 
