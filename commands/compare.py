@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def compare(
         todo = comparison.plan(grid, folder, at_a_time)
         present(todo, as_json, lambda: _print_plan(todo))
         return 0
-    command = shlex.join(["pipeline", *sys.argv[1:]])
+    command = shlex.join(["pipeline", *without_places(sys.argv[1:])])
     found, contrasts = comparison.compare(
         grid, folder, at_a_time, threads, command=command, baseline=baseline, metrics=SHOWN
     )
@@ -148,6 +149,34 @@ def compare(
 
     present(result, as_json, human)
     return 1 if failed else 0
+
+
+def without_places(arguments: Sequence[str]) -> list[str]:
+    """A command's arguments as any machine could give them, for a report that is passed on.
+
+    Absolute paths are of one machine. Those below the working folder become relative, others
+    their last name, by which it is found under a root; a root that lies elsewhere is left out.
+    """
+    here = Path.cwd()
+
+    def portable(path: str) -> str:
+        if not Path(path).is_absolute():
+            return path
+        inside = Path(path).is_relative_to(here)
+        return str(Path(path).relative_to(here)) if inside else Path(path).name
+
+    kept: list[str] = []
+    for argument in arguments:
+        option, equals, value = "", "", argument
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+        is_root = (option or "".join(kept[-1:])).endswith("-root")
+        if is_root and Path(value).is_absolute() and not Path(value).is_relative_to(here):
+            if not option:
+                kept.pop()
+        else:
+            kept.append(option + equals + ",".join(map(portable, value.split(","))))
+    return kept
 
 
 def _listed(names: str) -> list[str]:
