@@ -36,13 +36,13 @@ QUICK = ("--set", "epochs=60", "--set", "batch_size=256")
 
 
 @pytest.fixture(scope="module")
-def sample(run_in, tmp_path_factory):
+def sample(run_fresh, tmp_path_factory):
     """A folder with the sample's feature set and a run of BM3 on it."""
     folder = tmp_path_factory.mktemp("sample")
-    made = run_in(folder, "distill", "--dataset", "sample", "--json")
+    made = run_fresh(folder, "distill", "--dataset", "sample", "--json")
     assert made.code == 0, made.err
     arguments = ("--backbone", "bm3", "--features", "artifacts/sample", *QUICK)
-    trained = run_in(folder, "train", *arguments, "--json")
+    trained = run_fresh(folder, "train", *arguments, "--json")
     assert trained.code == 0, trained.err
     return folder, made.json(), trained.json()
 
