@@ -145,7 +145,8 @@ class Run:
 
         Args:
             generic: the catalogue's own features, by `generic_features`: the one thing that no
-                run holds, because it is large. The lists' diversity is measured where they are.
+                run holds, because it is large. Where they are given, the diversity of test's
+                lists is measured by them; nothing is chosen by it, so that valid does without.
         """
         split = self.split
         return judge(
@@ -154,7 +155,7 @@ class Run:
             split.to_judge(part),
             train=split.train,
             candidates=split.candidates(part),
-            generic=generic,
+            generic=generic if part != "valid" else None,
         )
 
     def generic_features(self, dataset: Dataset) -> dict[str, Feature]:

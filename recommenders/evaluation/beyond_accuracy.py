@@ -15,7 +15,7 @@ from sgfd.recommenders.item_sets import Indices, ItemSets
 
 DIVERSITY = "diversity_"  # how the names of metrics begin that need the generic features
 
-_ROW_CELLS = 16_000_000  # of the feature rows of a block of users
+_ROW_CELLS = 8_000_000  # of the feature rows of a block of users
 _SUM_CELLS = 4_000_000  # of that block's sums
 
 
@@ -111,7 +111,7 @@ def _of_block(
         place: int64, of every listed item among `rows`, list by list.
         rows: (m, D), become unit vectors in their place.
     """
-    norm = np.sqrt(np.einsum("md,md->m", rows, rows, dtype=np.float64))
+    norm = np.sqrt(_squares(rows))
     known = np.isfinite(norm) & (norm > 0)
     rows[~known] = 0
     rows[known] *= (1 / norm[known, None]).astype(np.float32)
@@ -124,10 +124,19 @@ def _of_block(
         ends = np.concatenate([[0], np.cumsum((part >= 0).sum(axis=1))])
         ones = np.ones(int(ends[-1]), np.float32)
         holds = csr_array((ones, part[part >= 0], ends), shape=(len(lists), len(rows)))
+        holds.sort_indices()  # the same items add up to the same digits, however ranked
         total += holds @ rows
         n += holds @ known.astype(np.float64)
-        squared = np.einsum("vd,vd->v", total, total, dtype=np.float64)
         pairs = n * (n - 1)
-        similarity = np.divide(squared - n, pairs, out=np.full(len(n), np.nan), where=n > 1)
+        similarity = np.divide(_squares(total) - n, pairs, out=np.full(len(n), np.nan), where=n > 1)
         columns.append(1.0 - similarity)
     return np.stack(columns, axis=1)
+
+
+def _squares(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Squared lengths of rows (m, D), float64 (m,).
+
+    Not by einsum, whose last digits change with where in memory the rows happen to lie: a run
+    judged again must give the figures that it has.
+    """
+    return np.asarray(np.square(rows, dtype=np.float64).sum(axis=1))

@@ -144,6 +144,14 @@ def test_diversity_reads_only_listed_items_in_blocks_that_fit(rng, monkeypatch):
     assert sorted(set(np.concatenate(read).tolist())) == list(range(40))
 
 
+def test_diversity_is_the_same_to_the_last_digit_however_the_items_are_ranked(rng):
+    """Nearly equal scores may change places when a run is judged again."""
+    feature = Feature.from_array("image", rng.normal(size=(300, 33)))
+    lists = np.argsort(rng.random((50, 300)), axis=1)[:, :20]
+    one, other = (intra_list_diversity(each, feature, (20,)) for each in (lists, lists[:, ::-1]))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_diversity_of_like_opposite_and_orthogonal_items():
     features = Feature.from_array("f", np.array([[1.0, 0], [5, 0], [0, 2], [-3, 0]]))
     found = intra_list_diversity(np.array([[0, 1], [0, 2], [0, 3]]), features, (2,))

@@ -77,6 +77,7 @@ def test_diversity_is_measured_where_the_generic_features_are(sample_run):
     assert set(test) - set(alone) == {
         f"diversity_{modality}@{k}" for modality in ("image", "text") for k in (10, 20, 50)
     }
+    assert not any(name.startswith("diversity") for name in sample_run.metrics["valid"])
     assert all(0.3 < test[name] < 1.2 for name in test if name.startswith("diversity"))
     per_user = pd.read_parquet(sample_run.folder / "per_user.parquet").query("part == 'test'")
     assert per_user["diversity_text@20"].mean() == pytest.approx(test["diversity_text@20"])
