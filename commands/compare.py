@@ -2,17 +2,21 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sgfd.commands.inputs import load, open_features, plain_name
+from sgfd.commands.inputs import load, open_features, plain_name, read_ids
 from sgfd.commands.options import (
     artifacts_root_option,
     data_root_option,
     device_option,
     json_option,
+    judge_users_option,
+    split_option,
     threads_option,
 )
 from sgfd.commands.output import present
@@ -44,10 +48,12 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
     metavar="BACKBONE.NAME=VALUE",
     help="Change a setting of a backbone; repeatable.",
 )
+@split_option
+@judge_users_option
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a core].")
 @click.option("--plan", is_flag=True, help="Say what would run and how long it takes, and stop.")
-@click.option("--name", help="Name of the comparison's folder [default: the data set's].")
+@click.option("--name", help="Name of the comparison's folder [default: of data set and split].")
 @click.option(
     "--comparisons-root",
     type=click.Path(path_type=Path),
@@ -68,6 +74,8 @@ def compare(
     protocols: str,
     baseline: str | None,
     overrides: tuple[str, ...],
+    split: str,
+    judge_users: Path | None,
     split_seed: int,
     jobs: int | None,
     plan: bool,
@@ -82,7 +90,8 @@ def compare(
     """Compare feature sets: every backbone on each, over seeds. Exit code 1 if a cell failed.
 
     Goes on where it was stopped; the same command with more backbones, features or seeds adds to
-    what is there. The report lies in the comparison's folder.
+    what is there. The report lies in the comparison's folder. Under --split cold-items, backbones
+    that score items by id and trainings without features can't answer, and are told of.
     """
     from sgfd.jobs import use_device, use_threads
     from sgfd.recommenders import comparison
@@ -93,6 +102,11 @@ def compare(
         None if reference == "none" else open_features(reference, artifacts_root)
         for reference in _listed(features)
     ]
+    options: dict[str, Any] = {"split_seed": split_seed, "device": device}
+    if split != "given":
+        options["split"] = split
+    if judge_users is not None:
+        options["judge_users"] = read_ids(judge_users)
     grid = comparison.Grid(
         dataset=load(dataset, data_root),
         reference=dataset,
@@ -101,24 +115,26 @@ def compare(
         settings=settings,
         seeds=seeds,
         protocols=comparison.protocols_of(_listed(protocols)),
-        options={"split_seed": split_seed, "device": device},
+        options=options,
     )
-    folder = comparisons_root / plain_name(name or grid.dataset.name, "--name")
+    usual = grid.dataset.name if split == "given" else f"{grid.dataset.name}-{split}"
+    folder = comparisons_root / plain_name(name or usual, "--name")
     cores = use_threads(threads)
     at_a_time = min(jobs or cores, cores)
     if plan:
         todo = comparison.plan(grid, folder, at_a_time)
         present(todo, as_json, lambda: _print_plan(todo))
         return 0
-    command = shlex.join(["pipeline", *sys.argv[1:]])
+    command = shlex.join(["pipeline", *without_places(sys.argv[1:])])
     found, contrasts = comparison.compare(
         grid, folder, at_a_time, threads, command=command, baseline=baseline, metrics=SHOWN
     )
     failed = found.failed()
-    result = {
+    result: dict[str, Any] = {
         "comparison": str(folder),
         "cells": len(found.results),
         "failed": len(failed),
+        "unanswered": [asdict(each) for each in found.unanswered],
         "contrasts": [contrast.to_json() for contrast in contrasts],
     }
 
@@ -126,12 +142,41 @@ def compare(
         for contrast in contrasts:
             if contrast.metric == SHOWN[0]:
                 click.echo(contrast.sentence)
+        _print_unanswered(result["unanswered"])
         for broken in failed:
             click.echo(f"failed: {comparison.name_of(broken.cell)}: {broken.error}", err=True)
         click.echo(f"report        {folder / 'report.html'}")
 
     present(result, as_json, human)
     return 1 if failed else 0
+
+
+def without_places(arguments: Sequence[str]) -> list[str]:
+    """A command's arguments as any machine could give them, for a report that is passed on.
+
+    Absolute paths are of one machine. Those below the working folder become relative, others
+    their last name, by which it is found under a root; a root that lies elsewhere is left out.
+    """
+    here = Path.cwd()
+
+    def portable(path: str) -> str:
+        if not Path(path).is_absolute():
+            return path
+        inside = Path(path).is_relative_to(here)
+        return str(Path(path).relative_to(here)) if inside else Path(path).name
+
+    kept: list[str] = []
+    for argument in arguments:
+        option, equals, value = "", "", argument
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+        is_root = (option or "".join(kept[-1:])).endswith("-root")
+        if is_root and Path(value).is_absolute() and not Path(value).is_relative_to(here):
+            if not option:
+                kept.pop()
+        else:
+            kept.append(option + equals + ",".join(map(portable, value.split(","))))
+    return kept
 
 
 def _listed(names: str) -> list[str]:
@@ -164,4 +209,10 @@ def _print_plan(todo: dict[str, Any]) -> None:
     click.echo(f"{'':14}{'cells':>6}{'done':>6}")
     for row in todo["backbones"]:
         click.echo(f"{row['backbone']:<14}{row['cells']:>6}{row['done']:>6}")
+    _print_unanswered(todo["unanswered"])
     click.echo(f"about {todo['words']} to go, {todo['jobs']} trainings at a time")
+
+
+def _print_unanswered(unanswered: list[dict[str, str]]) -> None:
+    for each in unanswered:
+        click.echo(f"{each['what']} {each['why']}")

@@ -50,6 +50,14 @@ def open_run(reference: str | None, runs_root: Path) -> "Run":
     return load_run(path if path.is_dir() else runs_root / reference)
 
 
+def read_ids(path: Path) -> list[str]:
+    """The ids of a text file, one a line; empty lines are none."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{path}: is not UTF-8; save it as UTF-8") from None
+
+
 def plain_name(name: str, option: str) -> str:
     if name in ("", ".", "..") or "/" in name or name.startswith("."):
         raise click.UsageError(f"{option}: {name!r} is no plain folder name; leave out / and dots")

@@ -32,6 +32,18 @@ set_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True
 )
+split_option = click.option(
+    "--split",
+    type=click.Choice(["given", "cold-items", "temporal", "leave-one-out"]),
+    default="given",
+    show_default=True,
+    help="The data set's own parts; whole items, the last in time or a user's last as test.",
+)
+judge_users_option = click.option(
+    "--judge-users",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A text file with a user id a line: test judges these alone.",
+)
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )

@@ -51,10 +51,10 @@ def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
     cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
     for part, figures in metrics.items():
         if figures:
-            click.echo(f"{part:<16}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
+            click.echo(f"{part:<20}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
             for metric in dict.fromkeys(name.partition("@")[0] for name in names):
                 row = "".join(f"{figures.get(f'{metric}@{k}', nan):>9.4f}" for k in cutoffs)
-                click.echo(f"  {metric:<14}{row}")
+                click.echo(f"  {metric:<18}{row}")
 
 
 def print_items(rows: list[dict[str, Any]]) -> None:

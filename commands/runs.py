@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from sgfd.commands.inputs import load, open_features, open_run, plain_name
+from sgfd.commands.inputs import load, open_features, open_run, plain_name, read_ids
 from sgfd.commands.options import (
     artifacts_root_option,
     data_root_option,
     device_option,
     json_option,
+    judge_users_option,
     k_option,
     label_option,
     overwrite_option,
@@ -18,6 +19,7 @@ from sgfd.commands.options import (
     runs_root_option,
     seed_option,
     set_option,
+    split_option,
     threads_option,
 )
 from sgfd.commands.output import present, print_items, print_metrics, print_run, run_summary
@@ -36,18 +38,8 @@ from sgfd.commands.settings import SettingsHelp, read_settings
     show_default=True,
     help="Choose the model on valid, or on test as the paper does (to compare only).",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["given", "cold-items", "temporal", "leave-one-out"]),
-    default="given",
-    show_default=True,
-    help="The data set's own parts; whole items, the last in time or a user's last as test.",
-)
-@click.option(
-    "--judge-users",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A text file with a user id a line: test judges these alone.",
-)
+@split_option
+@judge_users_option
 @set_option
 @seed_option
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
@@ -103,43 +95,58 @@ def train(
         settings,
         name=plain_name(name, "--name") if name else None,
         modalities=modalities.split(",") if modalities else None,
-        judge_users=_read_ids(judge_users) if judge_users else None,
+        judge_users=read_ids(judge_users) if judge_users else None,
         **options,
     )
     present(run_summary(run), as_json, lambda: print_run(run))
 
 
-def _read_ids(path: Path) -> list[str]:
-    """The ids of a text file, one a line; empty lines are none."""
-    try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{path}: is not UTF-8; save it as UTF-8") from None
-
-
 @click.command()
+@click.option("--dataset", help="The run's data set: measure diversity, too, by its features.")
+@data_root_option
 @run_options
 def evaluate(
-    run_argument: str | None, run_option: str | None, runs_root: Path, as_json: bool
+    dataset: str | None,
+    data_root: Path | None,
+    run_argument: str | None,
+    run_option: str | None,
+    runs_root: Path,
+    as_json: bool,
 ) -> int:
-    """Measure a run again, from its folder alone. Exit code 2 if its own figures differ."""
+    """Measure a run again, from its folder alone. Exit code 2 if its own figures differ.
+
+    Diversity alone needs the generic features, which no run holds: it is measured where --dataset
+    gives them, and otherwise stays what was recorded.
+    """
     import time
 
+    from sgfd.recommenders.evaluation import DIVERSITY
+
     run = open_run(run_argument or run_option, runs_root)
+    generic = run.generic_features(load(dataset, data_root)) if dataset else None
     start = time.perf_counter()
-    metrics = {str(part): run.judge(part).metrics for part in run.split.judged_parts()}
+    measured = {str(part): run.judge(part, generic).metrics for part in run.split.judged_parts()}
+    seconds = time.perf_counter() - start
+    # Diversity is of the data set's features: without them it stays what the run recorded.
+    recorded = {
+        part: {n: v for n, v in figures.items() if generic is None and n.startswith(DIVERSITY)}
+        for part, figures in run.metrics.items()
+    }
     summary = run_summary(run)
-    summary["seconds"]["evaluate"] = time.perf_counter() - start
-    summary["metrics"] = metrics
+    summary["seconds"]["evaluate"] = seconds
+    summary["metrics"] = {part: measured[part] | recorded[part] for part in measured}
+    summary["recorded"] = sorted({name for figures in recorded.values() for name in figures})
     # A run of an earlier version has fewer metrics; those that it has must be the same.
     summary["agrees"] = all(
-        metrics[part].get(name) == value
+        summary["metrics"][part].get(name) == value
         for part, figures in run.metrics.items()
         for name, value in figures.items()
     )
 
     def human() -> None:
-        print_metrics(metrics)
+        print_metrics(summary["metrics"])
+        if summary["recorded"]:
+            click.echo("diversity     is as the run recorded it; --dataset measures it again")
         click.echo(
             f"run           {run.folder}: these are "
             + ("the run's own figures" if summary["agrees"] else "NOT the figures in run.json")

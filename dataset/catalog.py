@@ -103,6 +103,13 @@ class Feature:
         """Some items' rows, float32 (k, D)."""
         return np.asarray(self._map[index], dtype=np.float32)
 
+    def gather(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some items' rows, float32 (k, D), from a map of their own: memory stays that of k."""
+        first, end = (int(index.min()), int(index.max()) + 1) if len(index) else (0, 0)
+        if first == end:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        return np.array(self._rows.window(first, end)[index - first], dtype=np.float32)
+
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start..stop as float32, from a map of their own, so that memory stays flat."""
         rows = self._rows.window(start, min(stop, self.shape[0]))

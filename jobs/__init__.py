@@ -9,6 +9,7 @@ from sgfd.jobs.device import (
     use_threads,
 )
 from sgfd.jobs.errors import JobError
+from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import progress
 from sgfd.jobs.workfolder import WorkFolder, try_lock
@@ -22,6 +23,7 @@ __all__ = [
     "pack",
     "peak_memory_bytes",
     "progress",
+    "room_in",
     "seed_everything",
     "subset",
     "try_lock",

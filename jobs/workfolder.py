@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sgfd.featureset import publish_folder, write_file
 from sgfd.jobs.errors import JobError
+from sgfd.jobs.full_disk import disk_is_full, no_room, room_in
 
 logger = logging.getLogger("sgfd")
 
@@ -57,7 +58,8 @@ class WorkFolder:
         overwrite: whether an existing target may be replaced.
 
     Raises:
-        JobError: the target exists and may not be replaced, or another process is at work on it.
+        JobError: the target exists and may not be replaced, another process is at work on it, or
+            the disk becomes full while the work is going on.
     """
 
     def __init__(self, target: Path, identity: dict[str, Any], overwrite: bool = False) -> None:
@@ -69,15 +71,17 @@ class WorkFolder:
         self._identity = json.dumps(identity, sort_keys=True)
         self._checkpoint = self.folder / "checkpoint.safetensors"
         self._lock: int | None = None
+        self._published = False
 
     def __enter__(self) -> Self:
         if self.target.exists() and not self.overwrite:
             raise JobError(self.target, "exists already", "choose another name or add --overwrite")
         self._lock = self._acquire()
         try:
-            self._take_over()
+            with room_in(self.target):
+                self._take_over()
         except BaseException:
-            self._release()
+            self._leave()
             raise
         return self
 
@@ -87,9 +91,9 @@ class WorkFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.folder.is_dir() and not self._checkpoint.exists():
-            shutil.rmtree(self.folder)  # nothing in it that a next run could use
-        self._release()
+        self._leave()
+        if error is not None and disk_is_full(error):
+            raise no_room(self.target) from error
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the checkpoint by this one, as a whole or not at all."""
@@ -115,6 +119,7 @@ class WorkFolder:
         """Make `result` the target by one rename and remove the rest of the work."""
         publish_folder(self.result, self.target, self.overwrite)
         shutil.rmtree(self.folder)
+        self._published = True  # from here on a folder of that name is another process's
         return self.target
 
     def _acquire(self) -> int:
@@ -144,7 +149,11 @@ class WorkFolder:
             return os.fstat(lock).st_ino == (self.folder / "lock").stat().st_ino
         return False
 
-    def _release(self) -> None:
+    def _leave(self) -> None:
+        """Let go of the folder; of unfinished work, a next run can use the checkpoint alone."""
+        if not self._published:
+            useless = self.result if self._checkpoint.exists() else self.folder
+            shutil.rmtree(useless, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

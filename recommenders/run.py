@@ -118,6 +118,8 @@ def train(
         )
     if split != "given":
         _refuse_split(split, backbone, features)
+        if features is not None:
+            refuse_made_with_interactions(features, split)
     judged = None if judge_users is None else users_to_judge(judge_users, interactions)
     sets = split_interactions(interactions, protocol, split_seed, split, judged)
     if protocol == "paper":
@@ -178,6 +180,7 @@ def train(
             sets,
             aligned,
             _names(dataset),
+            dataset.catalog.features if dataset.catalog else {},
         )
         record["epochs"] = state.epoch
         record["best_epoch"] = state.best_epoch
@@ -188,11 +191,25 @@ def train(
         return load_run(work.publish())
 
 
-def _refuse_split(split: Split, backbone: str, features: FeatureSet | None) -> None:
-    """Refuse what would not be honest under a split other than the data set's own.
+def refuse_made_with_interactions(features: FeatureSet, split: Split) -> None:
+    """Refuse features that may know what a split other than the data set's own holds out.
 
     Raises:
-        JobError: the backbone knows no cold items, or the features know what is held out.
+        JobError: they were made with interactions.
+    """
+    if features.manifest.dataset.fingerprints.interactions is not None:
+        raise JobError(
+            features.path,
+            f"was made with interactions, among which may be those that split {split} holds out",
+            "give features made without, or choose split given",
+        )
+
+
+def _refuse_split(split: Split, backbone: str, features: FeatureSet | None) -> None:
+    """Refuse a backbone that can't answer under a split other than the data set's own.
+
+    Raises:
+        JobError: it knows no cold items.
     """
     kind = find_backbone(backbone)
     if split == "cold-items" and not kind.scores_new_items:
@@ -207,12 +224,6 @@ def _refuse_split(split: Split, backbone: str, features: FeatureSet | None) -> N
             f"backbone {backbone}",
             "scores the items of split cold-items by features alone",
             "give a feature set: --features",
-        )
-    if features is not None and features.manifest.dataset.fingerprints.interactions is not None:
-        raise JobError(
-            features.path,
-            f"was made with interactions, among which may be those that split {split} holds out",
-            "give features made without, or choose split given",
         )
 
 

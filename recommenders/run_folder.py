@@ -15,6 +15,7 @@ Unlike a feature set, a run holds user ids and interactions: it is not for shari
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sgfd.dataset import Dataset, Feature
 from sgfd.featureset import write_file
 from sgfd.jobs import JobError, progress
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
@@ -138,8 +140,14 @@ class Run:
             )
         return int(found[0])
 
-    def judge(self, part: JudgedPart) -> Judgement:
-        """Measure the run on a part of the stored interactions."""
+    def judge(self, part: JudgedPart, generic: Mapping[str, Feature] | None = None) -> Judgement:
+        """Measure the run on a part of the stored interactions.
+
+        Args:
+            generic: the catalogue's own features, by `generic_features`: the one thing that no
+                run holds, because it is large. Where they are given, the diversity of test's
+                lists is measured by them; nothing is chosen by it, so that valid does without.
+        """
         split = self.split
         return judge(
             self.rank,
@@ -147,7 +155,23 @@ class Run:
             split.to_judge(part),
             train=split.train,
             candidates=split.candidates(part),
+            generic=generic if part != "valid" else None,
         )
+
+    def generic_features(self, dataset: Dataset) -> dict[str, Feature]:
+        """The generic features by modality; none where the data set has no catalogue.
+
+        Raises:
+            JobError: it is not the data set that the run was made on.
+        """
+        interactions, made_on = dataset.interactions, self.record["dataset"]
+        if interactions is None or interactions.fingerprint() != made_on["fingerprint"]:
+            raise JobError(
+                f"dataset {dataset.name}",
+                f"is not what {self.folder} was made on",
+                f"give {made_on['name']} as it was then",
+            )
+        return dataset.catalog.features if dataset.catalog else {}
 
 
 def write_run(
@@ -159,6 +183,7 @@ def write_run(
     split: SplitSets,
     features: dict[str, ModalityFeatures],
     names: Names,
+    generic: Mapping[str, Feature],
 ) -> dict[str, dict[str, float]]:
     """Write all of a run's files into `folder` and return the metrics of each part judged.
 
@@ -179,9 +204,9 @@ def write_run(
         save_file(tensors, folder / "features.safetensors")
     _write_interactions(folder, split, names)
 
-    # Judged as any later reader will: from the files alone.
+    # Judged as any later reader will: from the files alone, but for the generic features.
     draft = _open(folder, record)
-    judgements = {str(part): draft.judge(part) for part in split.judged_parts()}
+    judgements = {str(part): draft.judge(part, generic) for part in split.judged_parts()}
     _write_per_user(folder, judgements, names.users)
     write_lists(draft, folder / "topk.parquet", max(CUTOFFS))
     return {part: judgement.metrics for part, judgement in judgements.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgfd.jobs import room_in
 from sgfd.recommenders.comparison.grid import (
     Grid,
     baseline_of,
@@ -49,11 +50,13 @@ def compare(
     each metric, and write the report.
 
     Raises:
-        JobError: an input is wrong, changed under a half-done grid, or the folder is in use.
+        JobError: an input is wrong, changed under a half-done grid, or the folder is in use; the
+            disk is full.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
     held_against = baseline_of(grid, baseline)
-    found = compared(grid, run_grid(grid, folder, jobs, threads), command, held_against)
-    differences = contrasts(found, metrics)
-    write_report(found, differences, folder)
+    with room_in(folder):
+        found = compared(grid, run_grid(grid, folder, jobs, threads), command, held_against)
+        differences = contrasts(found, metrics)
+        write_report(found, differences, folder)
     return found, differences

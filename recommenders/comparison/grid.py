@@ -11,6 +11,7 @@ backbones, features or seeds adds to what there is.
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -35,9 +36,11 @@ from sgfd.recommenders.comparison.results import (
     CellResult,
     ComparedFeatures,
     Comparison,
+    Unanswered,
 )
 from sgfd.recommenders.inputs import make_inputs
-from sgfd.recommenders.protocols import Protocol, split_interactions
+from sgfd.recommenders.protocols import Protocol, Split, split_interactions, users_to_judge
+from sgfd.recommenders.run import refuse_made_with_interactions
 from sgfd.recommenders.run_folder import load_run
 
 logger = logging.getLogger("sgfd")
@@ -47,13 +50,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Grid:
-    """What is compared; refused where there is nothing to train on or to compare.
+    """What is compared; refused where there is nothing to train on or to compare, and where a
+    feature set may know what the split holds out.
 
     Attributes:
         dataset: the data set. reference: how it is found again, by name or folder.
         features: opened feature sets by label; None is the training without.
         settings: of each backbone, by name.
-        options: further arguments of `train`, the same for every cell.
+        options: further arguments of `train`, the same for every cell; `split` and `judge_users`
+            are left out where all is judged on the data set's own parts.
     """
 
     dataset: Dataset
@@ -70,7 +75,19 @@ class Grid:
         if self.dataset.interactions is None:
             raise JobError(where, "has no interactions", "add some: stage two trains on them")
         if not self.cells():
-            raise JobError(where, "there is nothing to compare", "name backbones and features")
+            why = "".join(f"; {each.what} {each.why}" for each in self.unanswered())
+            raise JobError(
+                where, f"there is nothing to compare{why}", "name backbones and features"
+            )
+        if self.split != "given":
+            for features in self.features.values():
+                if features is not None:
+                    refuse_made_with_interactions(features, self.split)
+
+    @property
+    def split(self) -> Split:
+        split: Split = self.options.get("split", "given")
+        return split
 
     def cells(self) -> list[Cell]:
         """Every cell that makes sense, a seed after the other: a first answer comes early.
@@ -84,20 +101,46 @@ class Grid:
             for protocol in self.protocols
             for backbone in self.settings
             for label in self.features
-            if self._makes_sense(backbone, label)
+            if self._makes_sense(backbone, label) and self._answers(backbone, label)
         ]
+
+    def unanswered(self) -> tuple[Unanswered, ...]:
+        """What has no cell under the split, though it would have one on the data set's own parts.
+
+        Under `cold-items` a backbone that scores items by id, and any without features.
+        """
+        found = []
+        for backbone in self.settings:
+            if not find_backbone(backbone).scores_new_items:
+                if self.split == "cold-items":
+                    found.append(Unanswered(backbone, "scores items by id: can't answer"))
+                continue
+            for label in self.features:
+                if self._makes_sense(backbone, label) and not self._answers(backbone, label):
+                    what = f"{backbone} without features"
+                    found.append(Unanswered(what, "scores new items by features: can't answer"))
+        return tuple(found)
 
     def _makes_sense(self, backbone: str, label: str) -> bool:
         kind = find_backbone(backbone)
         return not kind.needs_features if label == NO_FEATURES else kind.uses_features
 
+    def _answers(self, backbone: str, label: str) -> bool:
+        by_features = find_backbone(backbone).scores_new_items and label != NO_FEATURES
+        return self.split != "cold-items" or by_features
+
     def identity(self) -> dict[str, Any]:
         """What a half-done comparison must still be about."""
         assert self.dataset.interactions is not None
+        options = dict(self.options)
+        if "judge_users" in options:
+            ids = sorted(set(options["judge_users"]))
+            digest = hashlib.sha256("\0".join(ids).encode()).hexdigest()
+            options["judge_users"] = {"count": len(ids), "sha256": digest}
         return {
             "format": FORMAT,
             "dataset": self.dataset.interactions.fingerprint(),
-            "options": self.options,
+            "options": options,
             "features": {
                 label: features.manifest_sha256 if features else None
                 for label, features in self.features.items()
@@ -127,6 +170,7 @@ def plan(grid: Grid, folder: Path, jobs: int) -> dict[str, Any]:
             }
             for name in grid.settings
         ],
+        "unanswered": [asdict(each) for each in grid.unanswered()],
     }
 
 
@@ -144,10 +188,21 @@ def protocols_of(names: Sequence[str]) -> tuple[Protocol, ...]:
 
 
 def estimate_of(grid: Grid) -> Estimate:
-    """What tells how long the grid's cells take."""
-    assert grid.dataset.interactions is not None
-    split = split_interactions(grid.dataset.interactions, "honest")
-    return Estimate(make_inputs(split.train, {}, torch.device("cpu")), grid.settings)
+    """What tells how long the grid's cells take.
+
+    Raises:
+        JobError: the interactions can't be split so, by one of the protocols; a user is unknown.
+    """
+    interactions, options = grid.dataset.interactions, grid.options
+    assert interactions is not None
+    named = options.get("judge_users")
+    judged = None if named is None else users_to_judge(named, interactions)
+    seed = options.get("split_seed", 0)
+    train, *_ = (
+        split_interactions(interactions, protocol, seed, grid.split, judged).train
+        for protocol in grid.protocols
+    )
+    return Estimate(make_inputs(train, {}, torch.device("cpu")), grid.settings)
 
 
 def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet | None]:
@@ -176,6 +231,7 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
         JobError: the folder is of another comparison, or another process is at work in it.
         KeyboardInterrupt: interrupted; the cells at work have written checkpoints.
     """
+    seconds = estimate_of(grid)  # first: it refuses what can't be split, and nothing is written
     with locked(folder):
         remember(grid.identity(), folder / "comparison.json")
         (folder / "failed").mkdir(exist_ok=True)
@@ -185,7 +241,6 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
         each = max(1, use_threads(threads) // jobs)
         tasks = {name_of(cell): _task(cell, grid, folder, each) for cell in missing}
         by_name = {name_of(cell): cell for cell in missing}
-        seconds = estimate_of(grid)
 
         def left() -> float:
             still = [cell for cell in cells if cell not in results]
@@ -225,6 +280,7 @@ def baseline_of(grid: Grid, wanted: str | None) -> str:
 def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: str) -> Comparison:
     """The results with what the report says about them."""
     assert grid.dataset.interactions is not None
+    judged = grid.options.get("judge_users")
     return Comparison(
         dataset=grid.dataset.name,
         fingerprint=grid.dataset.interactions.fingerprint(),
@@ -233,6 +289,9 @@ def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: 
         features=tuple(_described(label, features) for label, features in grid.features.items()),
         baseline=baseline,
         results=tuple(results),
+        split=grid.split,
+        judged_users=None if judged is None else len(set(judged)),
+        unanswered=grid.unanswered(),
     )
 
 

@@ -10,10 +10,12 @@ from sgfd.recommenders.comparison.summary import (
     HOW_SHOWN,
     Row,
     answers,
+    described,
     further,
     measured,
     protocol_rows,
     rows_of,
+    split_words,
 )
 
 Shown = str | tuple[float, str] | None  # a number is given with how it is written
@@ -74,6 +76,7 @@ def page(
     title = f"Feature sets compared on {comparison.dataset}"
     failed = comparison.failed()
     done = len(comparison.results) - len(failed)
+    places = [(protocol, part) for protocol in comparison.protocols for part in comparison.parts]
     options = "".join(f"<option>{escape(metric)}</option>" for metric in shown)
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -82,21 +85,25 @@ def page(
         '<a class="skip" href="#answer">To the answer</a>',
         f"<header><h1>{escape(title)}</h1>",
         f"<p>{done} trainings, {len(failed)} failed; {escape(comparison.machine)}. Interactions: ",
-        f"sha256 <code>{escape(comparison.fingerprint[:16])}</code>.</p>",
+        f"sha256 <code>{escape(comparison.fingerprint[:16])}</code>. ",
+        f"{escape(split_words(comparison))}</p>",
         f"<p>Made again by:</p><pre>{escape(comparison.command)}</pre></header><main>",
         '<h2 id="answer">In words</h2>',
-        _answers(answers(comparison, contrasts, answered)),
+        _answers(comparison, answers(comparison, contrasts, answered)),
         "<h2>Figures</h2><p>Means and standard deviations over the seeds, on test. ",
         f'<label>Metric: <select id="metric" autocomplete="off">{options}</select></label></p>',
     ]
     for metric in shown:
         hidden = "" if metric == shown[0] else " hidden"
         parts.append(f'<div data-metric="{escape(metric)}"{hidden}>')
-        for protocol in comparison.protocols:
-            rows = rows_of(comparison, protocol, [metric])
-            parts += [_figures(rows, protocol, metric), _dots(rows, protocol, metric)]
-            own = [c for c in contrasts if (c.protocol, c.metric) == (protocol, metric)]
-            parts.append(_forest(own, protocol, metric))
+        for protocol, part in places:
+            rows = rows_of(comparison, protocol, [metric], part)
+            where = f"protocol {protocol}, {described(comparison, part)}"
+            parts += [_figures(rows, where, metric), _dots(rows, where, metric)]
+            own = [
+                c for c in contrasts if (c.protocol, c.part, c.metric) == (protocol, part, metric)
+            ]
+            parts.append(_forest(own, where, metric))
         parts.append("</div>")
     parts.append(f"<h2>Differences from the baseline</h2><p>{escape(HOW_SHOWN)}</p>")
     parts += [_differences(contrasts)]
@@ -108,10 +115,10 @@ def page(
         )
     for heading, extra in further(comparison).items():
         parts.append(f"<h2>{escape(heading)}</h2>")
-        for protocol in comparison.protocols:
-            rows = rows_of(comparison, protocol, extra)
+        for protocol, part in places:
+            rows = rows_of(comparison, protocol, extra, part)
             named = ["backbone", "features", *extra]
-            caption = f"{heading}, protocol {protocol}"
+            caption = f"{heading}, protocol {protocol}, {described(comparison, part)}"
             parts.append(_table(caption, named, [_of(row, extra) for row in rows]))
     parts.append("<h2>Cost</h2>")
     parts += [_costs(comparison, protocol) for protocol in comparison.protocols]
@@ -126,22 +133,23 @@ def page(
     return "".join(parts)
 
 
-def _answers(contrasts: Sequence[Contrast]) -> str:
+def _answers(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
     items = [
         f'<li class="{_colour(c.verdict)}">{MARKS[c.verdict]} {escape(c.sentence)}</li>'
         for c in contrasts
     ]
+    items += [f"<li>{escape(f'{each.what} {each.why}.')}</li>" for each in comparison.unanswered]
     return f"<ul>{''.join(items)}</ul>" if items else "<p>There is nothing to compare yet.</p>"
 
 
-def _figures(rows: Sequence[Row], protocol: str, metric: str) -> str:
+def _figures(rows: Sequence[Row], where: str, metric: str) -> str:
     body: list[list[Shown]] = []
     for row in rows:
         seeds = str(row.seeds) + (f" ({row.failed} failed)" if row.failed else "")
         backbone, features, figure = _of(row, [metric])
         body.append([backbone, features, (float(row.seeds), seeds), figure])
     head = ["backbone", "features", "seeds", metric]
-    return _table(f"{metric}, protocol {protocol}", head, body)
+    return _table(f"{metric}, {where}", head, body)
 
 
 def _of(row: Row, metrics: Sequence[str]) -> list[Shown]:
@@ -152,11 +160,12 @@ def _of(row: Row, metrics: Sequence[str]) -> list[Shown]:
 
 
 def _differences(contrasts: Sequence[Contrast]) -> str:
-    named = ["protocol", "backbone", "features", "metric"]
+    named = ["protocol", "part", "backbone", "features", "metric"]
     head = [*named, "difference", "95 % interval", "p", "shown"]
     rows: list[list[Shown]] = [
         [
             c.protocol,
+            c.part,
             c.backbone,
             c.features,
             c.metric,
@@ -220,7 +229,7 @@ def _number(value: float) -> str:
     return f"{value:.9g}".replace("inf", "Infinity")
 
 
-def _dots(rows: Sequence[Row], protocol: str, metric: str) -> str:
+def _dots(rows: Sequence[Row], where: str, metric: str) -> str:
     """A dot a seed, a bar at the mean, a line a backbone and feature set."""
     filled = [row for row in rows if row.values[metric].seeds]
     values = [value for row in filled for value in row.values[metric].seeds]
@@ -240,12 +249,10 @@ def _dots(rows: Sequence[Row], protocol: str, metric: str) -> str:
             f'<circle cx="{at(seed)}" cy="{y}" r="4" fill="var(--dot)" fill-opacity=".75"/>'
             for seed in value.seeds
         ]
-    return _plot(
-        f"{metric}: a dot a seed, a bar their mean, protocol {protocol}", at, len(filled), marks
-    )
+    return _plot(f"{metric}: a dot a seed, a bar their mean, {where}", at, len(filled), marks)
 
 
-def _forest(contrasts: Sequence[Contrast], protocol: str, metric: str) -> str:
+def _forest(contrasts: Sequence[Contrast], where: str, metric: str) -> str:
     """Differences with their intervals around 0; the verdict has a colour and a shape."""
     bounded = [c for c in contrasts if abs(c.difference.low) != float("inf")]
     if not bounded:
@@ -270,7 +277,7 @@ def _forest(contrasts: Sequence[Contrast], protocol: str, metric: str) -> str:
             f'style="fill:{colour}">{MARKS[c.verdict]}</text>',
         ]
     return _plot(
-        f"{metric}: difference from {baselines}, 95 % intervals ({legend}), protocol {protocol}",
+        f"{metric}: difference from {baselines}, 95 % intervals ({legend}), {where}",
         at,
         len(bounded),
         marks,

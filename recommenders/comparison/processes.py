@@ -119,9 +119,10 @@ def _work(task: Task, send: Connection) -> None:
     except Exception as error:
         line = " ".join(str(error).split())
         text = line if hasattr(error, "remedy") else f"{type(error).__name__}: {line}"
+        send.send(text)  # first: on a full disk the file below can't be written
         said = task.failures / f"{task.options['name']}.txt"
-        said.write_text(f"{text}\n\n{traceback.format_exc()}", encoding="utf-8")
-        send.send(text)
+        with contextlib.suppress(OSError):
+            said.write_text(f"{text}\n\n{traceback.format_exc()}", encoding="utf-8")
     else:
         send.send(None)
 

@@ -14,9 +14,11 @@ from sgfd.recommenders.comparison.summary import (
     HOW_SHOWN,
     Row,
     answers,
+    described,
     further,
     protocol_rows,
     rows_of,
+    split_words,
 )
 
 ANSWERED = "recall@20"  # what the first sentences are about
@@ -38,7 +40,7 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         f"# Feature sets compared on {_plain(comparison.dataset)}",
         "",
         f"{len(done)} trainings, {len(comparison.failed())} failed; {_plain(comparison.machine)}.",
-        f"Interactions: sha256 `{comparison.fingerprint[:16]}`.",
+        f"Interactions: sha256 `{comparison.fingerprint[:16]}`. {split_words(comparison)}".rstrip(),
         "Made again by:",
         "",
         f"    {comparison.command}",
@@ -46,21 +48,27 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         "## In words",
         "",
         *(f"- {_plain(c.sentence)}" for c in answers(comparison, contrasts, ANSWERED)),
+        *(f"- {_plain(f'{each.what} {each.why}.')}" for each in comparison.unanswered),
         *(f"- {_plain(f'{cell_name(r.cell)} failed: {r.error}')}" for r in comparison.failed()),
     ]
-    for protocol in comparison.protocols:
-        lines += ["", f"## Protocol {protocol}, test"]
+    places = [(protocol, part) for protocol in comparison.protocols for part in comparison.parts]
+    for protocol, part in places:
+        lines += ["", f"## Protocol {protocol}, {described(comparison, part)}"]
         lines += ["", "Mean and standard deviation over the seeds.", ""]
         lines += _table(
             ["backbone", "features", "seeds", *TABLED[:2], "epochs", "training s", "peak MB"],
-            [_figures(row) for row in rows_of(comparison, protocol, TABLED[:2])],
+            [_figures(row) for row in rows_of(comparison, protocol, TABLED[:2], part)],
         )
     lines += ["", "## Differences from the baseline", "", HOW_SHOWN, ""]
     lines += _table(
-        ["protocol", "backbone", "features", "metric", "difference", "95 % interval", "p", "shown"],
+        [
+            *("protocol", "part", "backbone", "features", "metric"),
+            *("difference", "95 % interval", "p", "shown"),
+        ],
         [
             [
                 contrast.protocol,
+                contrast.part,
                 contrast.backbone,
                 contrast.features,
                 contrast.metric,
@@ -79,13 +87,13 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         lines += _table(["backbone", "features", *names], rows)
     for heading, metrics in further(comparison).items():
         lines += ["", f"## {heading}"]
-        for protocol in comparison.protocols:
-            lines += ["", f"Protocol {protocol}, test.", ""]
+        for protocol, part in places:
+            lines += ["", f"Protocol {protocol}, {described(comparison, part)}.", ""]
             lines += _table(
                 ["backbone", "features", *metrics],
                 [
                     [row.backbone, row.features, *(row.figure(metric) for metric in metrics)]
-                    for row in rows_of(comparison, protocol, metrics)
+                    for row in rows_of(comparison, protocol, metrics, part)
                 ],
             )
     lines += ["", "## Size of the features", ""]

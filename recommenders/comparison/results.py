@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgfd.recommenders.protocols import Protocol
+from sgfd.recommenders.protocols import Protocol, Split
 
 NO_FEATURES = "none"
 
@@ -30,7 +30,8 @@ class CellResult:
     """A finished cell, or one that failed.
 
     Attributes:
-        metrics: by part (`valid`, `test`) and name such as `recall@20`.
+        metrics: by part (`valid`, `test`, under split cold-items `test_among_cold`) and name
+            such as `recall@20`.
         run: the run's folder; its `per_user.parquet` has columns part, user_id and one a metric.
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
@@ -44,6 +45,18 @@ class CellResult:
     peak_memory_bytes: int = 0
     epochs: int = 0
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """What was asked for and makes no sense under the split: no cell, and no failure.
+
+    Attributes:
+        what: a backbone, or one on a label of the features. why: `scores items by id: ...`.
+    """
+
+    what: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,8 @@ class Comparison:
         machine: processor, cores and memory, in words.
         features: in the order given. baseline: label of those that the others are held against.
         results: one of every cell, failed ones included, in the grid's order.
+        split: how the parts were made. judged_users: how many test judges alone; None for all.
+        unanswered: what was asked for and can't answer under the split.
     """
 
     dataset: str
@@ -84,6 +99,15 @@ class Comparison:
     features: tuple[ComparedFeatures, ...]
     baseline: str
     results: tuple[CellResult, ...]
+    split: Split = "given"
+    judged_users: int | None = None
+    unanswered: tuple[Unanswered, ...] = ()
+
+    @property
+    def parts(self) -> list[str]:
+        """What is reported: test and, under cold-items, its items among themselves."""
+        found = {part for result in self.results for part in result.metrics}
+        return ["test", *(["test_among_cold"] if "test_among_cold" in found else [])]
 
     @property
     def backbones(self) -> list[str]:

@@ -101,14 +101,15 @@ def verdict(difference: Difference, corrected_p: float) -> Verdict:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One feature set held against the baseline, for one backbone, protocol and metric.
+    """One feature set held against the baseline, for one backbone, protocol, part and metric.
 
     Attributes:
         baseline_mean: the metric's mean on the baseline, over the seeds that both have.
-        corrected_p: among all contrasts of the same metric and protocol.
+        corrected_p: among all contrasts of the same metric, protocol and part.
     """
 
     protocol: str
+    part: str
     backbone: str
     features: str
     baseline: str
@@ -126,6 +127,7 @@ class Contrast:
         """All of it in words."""
         difference, names = self.difference, (self.features, self.baseline)
         by = " by the paper's protocol" if self.protocol == "paper" else ""
+        by += " among cold items alone" if self.part == "test_among_cold" else ""
         opening = (
             "{}: no difference between {} and {} is shown".format(self.backbone, *names)
             if self.verdict == "not shown"
@@ -165,12 +167,14 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def contrasts(comparison: Comparison, metrics: Sequence[str], part: str = "test") -> list[Contrast]:
-    """Every feature set against the baseline, wherever both have finished seeds in common."""
-    read = _Reader(metrics, part)
+def contrasts(comparison: Comparison, metrics: Sequence[str]) -> list[Contrast]:
+    """Every feature set against the baseline on each part that is reported, wherever both have
+    finished seeds in common."""
+    readers = {part: _Reader(metrics, part) for part in comparison.parts}
     return [
         contrast
         for protocol in comparison.protocols
+        for part, read in readers.items()
         for metric in metrics
         for contrast in _family(comparison, read, protocol, metric)
     ]
@@ -196,14 +200,14 @@ def _family(
             differences.append(paired_difference(a - b))
     corrected = holm([difference.p_value for difference in differences]).tolist()
     for names, mean, difference, p in zip(compared, means, differences, corrected, strict=True):
-        yield Contrast(protocol, *names, metric, mean, difference, p)
+        yield Contrast(protocol, read.part, *names, metric, mean, difference, p)
 
 
 class _Reader:
     """Per-user metrics of runs, each file read once."""
 
     def __init__(self, metrics: Sequence[str], part: str) -> None:
-        self._metrics, self._part = list(metrics), part
+        self._metrics, self.part = list(metrics), part
         self._tables: dict[str, pd.DataFrame] = {}
 
     def paired(
@@ -230,7 +234,7 @@ class _Reader:
             rows = pd.read_parquet(
                 result.run / "per_user.parquet",
                 columns=["user_id", *self._metrics],
-                filters=[("part", "==", self._part)],
+                filters=[("part", "==", self.part)],
             )
             self._tables[key] = rows.set_index("user_id")
         return self._tables[key]

@@ -7,6 +7,7 @@ import numpy as np
 
 from sgfd.recommenders.comparison.results import CellResult, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
+from sgfd.recommenders.evaluation import DIVERSITY
 
 # Further tables, each of the metrics that the cells have.
 FURTHER = {
@@ -16,8 +17,13 @@ FURTHER = {
 }
 HOW_SHOWN = (
     "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "
-    "all differences of one metric and protocol: an interval may leave out 0 and nothing be shown."
+    "all differences of one metric, protocol and part: an interval may leave out 0 and nothing be "
+    "shown."
 )
+PART_WORDS = {
+    "test": "test: cold items among all items",
+    "test_among_cold": "test_among_cold: the same items among cold ones alone",
+}
 PROTOCOL_METRICS = ("recall@20", "ndcg@20", "paper_ndcg@20", "pooled_recall@20")
 
 
@@ -59,7 +65,9 @@ class Row:
         return self.values[metric].text if self.seeds else "failed"
 
 
-def rows_of(comparison: Comparison, protocol: str, metrics: Sequence[str]) -> list[Row]:
+def rows_of(
+    comparison: Comparison, protocol: str, metrics: Sequence[str], part: str = "test"
+) -> list[Row]:
     """Every backbone on every feature set that it was trained on, in the order asked for."""
     groups: dict[tuple[str, str], list[CellResult]] = {}
     for backbone in comparison.backbones:
@@ -69,22 +77,42 @@ def rows_of(comparison: Comparison, protocol: str, metrics: Sequence[str]) -> li
         if result.cell.protocol == protocol:
             groups[result.cell.backbone, result.cell.features].append(result)
     return [
-        _row(backbone, features, results, metrics)
+        _row(backbone, features, results, metrics, part)
         for (backbone, features), results in groups.items()
         if results
     ]
 
 
-def measured(comparison: Comparison, metrics: Sequence[str]) -> list[str]:
-    """Those of the metrics that some cell has on test."""
-    there = {name for r in comparison.results for name in r.metrics.get("test", {})}
+def measured(comparison: Comparison, metrics: Sequence[str], part: str = "test") -> list[str]:
+    """Those of the metrics that some cell has on a part."""
+    there = {name for r in comparison.results for name in r.metrics.get(part, {})}
     return [metric for metric in metrics if metric in there]
 
 
 def further(comparison: Comparison) -> dict[str, list[str]]:
-    """Metrics of the further tables, by heading; none without a metric."""
+    """Metrics of the further tables, by heading; none without a metric.
+
+    Diversity is beyond accuracy, by the generic features of every modality that there is.
+    """
     found = {heading: measured(comparison, metrics) for heading, metrics in FURTHER.items()}
+    there = {name for r in comparison.results for name in r.metrics.get("test", {})}
+    found["Beyond accuracy"] += sorted(
+        name for name in there if name.startswith(DIVERSITY) and name.endswith("@20")
+    )
     return {heading: metrics for heading, metrics in found.items() if metrics}
+
+
+def described(comparison: Comparison, part: str) -> str:
+    """A part in words; `test` alone where there is no other."""
+    return PART_WORDS[part] if len(comparison.parts) > 1 else part
+
+
+def split_words(comparison: Comparison) -> str:
+    """How the parts were made and who is judged; empty on the data set's own, of everybody."""
+    words = f"Split {comparison.split}." if comparison.split != "given" else ""
+    if comparison.judged_users is not None:
+        words += f" Test judges {comparison.judged_users} named users alone."
+    return words.strip()
 
 
 def answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) -> list[Contrast]:
@@ -94,9 +122,11 @@ def answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) 
     return [c for c in contrasts if (c.protocol, c.metric) == (answering, metric)]
 
 
-def _row(backbone: str, features: str, results: list[CellResult], metrics: Sequence[str]) -> Row:
+def _row(
+    backbone: str, features: str, results: list[CellResult], metrics: Sequence[str], part: str
+) -> Row:
     done = [result for result in results if result.error is None]
-    tests = [result.metrics["test"] for result in done]
+    tests = [result.metrics.get(part, {}) for result in done]
     return Row(
         backbone,
         features,

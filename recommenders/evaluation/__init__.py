@@ -1,6 +1,8 @@
 """How good a ranking is: exact top-K, and metrics over it."""
 
 from sgfd.recommenders.evaluation.beyond_accuracy import (
+    DIVERSITY,
+    diversities,
     gini,
     intra_list_diversity,
     item_popularity,
@@ -26,6 +28,7 @@ from sgfd.recommenders.evaluation.topk import Scores, Similarity, top_k, top_k_b
 
 __all__ = [
     "CUTOFFS",
+    "DIVERSITY",
     "Groups",
     "Judgement",
     "Rank",
@@ -33,6 +36,7 @@ __all__ = [
     "Similarity",
     "average",
     "catalogue_coverage",
+    "diversities",
     "gini",
     "group_metrics",
     "intra_list_diversity",

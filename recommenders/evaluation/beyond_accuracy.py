@@ -3,13 +3,20 @@
 Lists are int64 (V, K), best first, -1 where one is shorter; cut them to judge another K.
 """
 
+from collections.abc import Mapping
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sgfd.dataset import Feature
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
-_FEATURE_CELLS = 8_000_000  # of the float64 feature rows of a block of users
+DIVERSITY = "diversity_"  # how the names of metrics begin that need the generic features
+
+_ROW_CELLS = 8_000_000  # of the feature rows of a block of users
+_SUM_CELLS = 4_000_000  # of that block's sums
 
 
 def gini(lists: Indices, n_items: int) -> float:
@@ -51,33 +58,85 @@ def novelty(lists: Indices, popularity: NDArray[np.float64]) -> NDArray[np.float
     return np.where(length > 0, information / np.maximum(length, 1), np.nan)
 
 
-def intra_list_diversity(lists: Indices, features: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Mean of 1 - cosine over all pairs of each list's items, float64 (V,).
+def intra_list_diversity(
+    lists: Indices, features: Feature, cutoffs: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Mean of 1 - cosine over all pairs of each list's first k items, float64 (V, len(cutoffs)).
 
     Ziegler et al. (WWW 2005), Vargas and Castells (RecSys 2011), without discount by rank. The
     cosines of n unit vectors with sum s add up to (|s|^2 - n) / 2 over their pairs, so no pair is
-    ever formed. Items without features (a row with NaN, or of zeros) are left out; NaN where
-    fewer than two are left.
+    ever formed; s is summed in single precision, which leaves an error below 1e-5. Items without
+    features (a row with NaN, or of zeros) are left out; NaN where fewer than two are left.
 
     Args:
-        features: (I, D), maybe a memory map: a block of users' rows is read at a time.
+        features: of the I items, (I, D). Rows of listed items alone are read, for a block of
+            users at a time: as many as share few enough items.
+        cutoffs: ascending, none above K.
     """
-    diversity = np.empty(len(lists))
-    block = max(1, _FEATURE_CELLS // max(1, lists.shape[1] * features.shape[1]))
-    for start in range(0, len(lists), block):
-        diversity[start : start + block] = _block_diversity(lists[start : start + block], features)
+    diversity = np.empty((len(lists), len(cutoffs)))
+    most = max(1, _SUM_CELLS // features.dimension)  # users a block
+    start, size = 0, most
+    while start < len(lists):
+        block = lists[start : start + size, : cutoffs[-1]]
+        items, place = np.unique(block[block >= 0], return_inverse=True)
+        if len(items) * features.dimension > _ROW_CELLS and len(block) > 1:
+            size = len(block) // 2
+            continue
+        diversity[start : start + size] = _of_block(block, place, features.gather(items), cutoffs)
+        start, size = start + size, min(2 * size, most)
     return diversity
 
 
-def _block_diversity(lists: Indices, features: NDArray[np.floating]) -> NDArray[np.float64]:
-    items, place = np.unique(lists[lists >= 0], return_inverse=True)
-    rows = np.asarray(features[items], dtype=np.float64)
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+def diversities(
+    lists: Indices, generic: Mapping[str, Feature], cutoffs: tuple[int, ...]
+) -> dict[str, NDArray[np.float64]]:
+    """`intra_list_diversity` by each modality's generic features, float64 (V,).
+
+    Names are such as `diversity_image@20`. Generic features are the same whatever a model was
+    trained on: one yardstick for all feature sets of a catalogue.
+    """
+    return {
+        f"{DIVERSITY}{name}@{k}": values
+        for name, features in generic.items()
+        for k, values in zip(cutoffs, intra_list_diversity(lists, features, cutoffs).T, strict=True)
+    }
+
+
+def _of_block(
+    lists: Indices, place: Indices, rows: NDArray[np.float32], cutoffs: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Diversity of lists (b, K) at each cutoff, (b, len(cutoffs)).
+
+    Args:
+        place: int64, of every listed item among `rows`, list by list.
+        rows: (m, D), become unit vectors in their place.
+    """
+    norm = np.sqrt(_squares(rows))
     known = np.isfinite(norm) & (norm > 0)
-    unit = np.divide(rows, norm, out=np.zeros_like(rows), where=known)
-    ends = np.concatenate([[0], np.cumsum((lists >= 0).sum(axis=1))])
-    holds = csr_array((np.ones(len(place)), place, ends), shape=(len(lists), len(items)))
-    n = holds @ known[:, 0].astype(np.float64)
-    squared = np.square(holds @ unit).sum(axis=1)
-    similarity = np.divide(squared - n, n * (n - 1), out=np.full(len(n), np.nan), where=n > 1)
-    return np.asarray(1.0 - similarity)
+    rows[~known] = 0
+    rows[known] *= (1 / norm[known, None]).astype(np.float32)
+    filled = np.full(lists.shape, -1)
+    filled[lists >= 0] = place
+    total, n = np.zeros((len(lists), rows.shape[1]), np.float32), np.zeros(len(lists))
+    columns = []
+    for start, end in pairwise((0, *cutoffs)):
+        part = filled[:, start:end]
+        ends = np.concatenate([[0], np.cumsum((part >= 0).sum(axis=1))])
+        ones = np.ones(int(ends[-1]), np.float32)
+        holds = csr_array((ones, part[part >= 0], ends), shape=(len(lists), len(rows)))
+        holds.sort_indices()  # the same items add up to the same digits, however ranked
+        total += holds @ rows
+        n += holds @ known.astype(np.float64)
+        pairs = n * (n - 1)
+        similarity = np.divide(_squares(total) - n, pairs, out=np.full(len(n), np.nan), where=n > 1)
+        columns.append(1.0 - similarity)
+    return np.stack(columns, axis=1)
+
+
+def _squares(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Squared lengths of rows (m, D), float64 (m,).
+
+    Not by einsum, whose last digits change with where in memory the rows happen to lie: a run
+    judged again must give the figures that it has.
+    """
+    return np.asarray(np.square(rows, dtype=np.float64).sum(axis=1))

@@ -1,11 +1,17 @@
 """Judging a ranking on held-out interactions: lists, metrics, per user and on average."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from sgfd.recommenders.evaluation.beyond_accuracy import item_popularity, novelty
+from sgfd.dataset import Feature
+from sgfd.recommenders.evaluation.beyond_accuracy import (
+    diversities,
+    item_popularity,
+    novelty,
+)
 from sgfd.recommenders.evaluation.groups import (
     group_metrics,
     item_groups,
@@ -52,6 +58,7 @@ def judge(
     cutoffs: tuple[int, ...] = CUTOFFS,
     train: ItemSets | None = None,
     candidates: Indices | None = None,
+    generic: Mapping[str, Feature] | None = None,
 ) -> Judgement:
     """Rank all unseen items for each user with held-out items and measure the lists.
 
@@ -59,6 +66,7 @@ def judge(
         train: where given, metrics by group of items and of users, and the lists' novelty, too.
         candidates: the items that may be listed, ascending, all where None. To the metrics they
             are the whole catalogue.
+        generic: features of all items by modality; where given, the lists' diversity by each.
     """
     if candidates is not None:
         held_out = held_out.restrict(candidates)
@@ -66,6 +74,7 @@ def judge(
     if not len(judged):
         return Judgement(judged, {}, {})
     lists, _ = rank(judged, max(cutoffs), seen.take(judged), candidates)
+    diverse = diversities(lists, generic or {}, cutoffs)
     if candidates is not None:  # from here on items go by their place among the candidates
         lists = np.where(lists >= 0, np.searchsorted(candidates, lists), -1)
     relevant = held_out.take(judged)
@@ -81,4 +90,4 @@ def judge(
         further |= {f"novelty@{k}": novelty(lists[:, :k], popularity) for k in cutoffs}
         metrics |= known_means(further)
         per_user |= further
-    return Judgement(judged, metrics, per_user)
+    return Judgement(judged, metrics | known_means(diverse), per_user | diverse)

@@ -39,6 +39,27 @@ BAD = {
         (*COMPARE, "none", "--backbones", "bpr", "--protocols", "fair"),
         "choose honest or paper",
     ),
+    "a split that nobody can answer": (
+        (*COMPARE, "none", "--backbones", "bpr", "--split", "cold-items"),
+        "bpr scores items by id: can't answer",
+    ),
+    "a split by times that are not there": (
+        (*COMPARE, "none", "--backbones", "bpr", "--split", "temporal"),
+        "have no timestamps",
+    ),
+    "another split by the paper's protocol": (
+        (
+            *COMPARE,
+            "none",
+            "--backbones",
+            "bpr",
+            "--split",
+            "leave-one-out",
+            "--protocols",
+            "paper",
+        ),
+        "choose protocol honest, or split given",
+    ),
     "no threads": ((*TRAIN, "--threads", "0"), "Invalid value for '--threads'"),
 }
 

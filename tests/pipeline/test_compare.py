@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+from sgfd.commands.compare import without_places
+
 QUICK = ("--set", "vbpr.epochs=2", "--set", "bpr.epochs=2", "--seeds", "2", "--jobs", "2")
 
 
@@ -44,3 +48,55 @@ def test_its_runs_are_runs_like_any_other(pipeline, tmp_path):
     run = tmp_path / "comparisons" / "sample" / "runs" / "honest-bpr-none-seed0"
     assert json.loads((run / "run.json").read_text())["settings"]["epochs"] == 2
     assert pipeline("evaluate", str(run)).code == 0
+
+
+def test_under_cold_items_only_those_that_can_answer_do(pipeline, tmp_path):
+    assert pipeline("distill", "--dataset", "sample", "--method", "pca").code == 0
+    what = ("compare", "--dataset", "sample", "--backbones", "bpr,vbpr,content")
+    features = ("--features", f"{tmp_path / 'artifacts' / 'sample-pca'},none")
+    split = ("--split", "cold-items", "--seeds", "1", "--set", "vbpr.epochs=2")
+    planned = pipeline(*what, *features, *split, "--plan")
+    silent = ["bpr scores items by id: can't answer"]
+    silent += ["vbpr without features scores new items by features: can't answer"]
+    assert [line for line in planned.out.splitlines() if "can't" in line] == silent
+
+    (tmp_path / "users.txt").write_text("".join(f"u{i}\n" for i in range(1, 400)))
+    judged = ("--judge-users", "users.txt", "--name", "some")
+    done = pipeline(*what, *features, *split, *judged, "--json")
+    assert done.code == 0, done.err
+    found = done.json()
+    assert (found["cells"], found["failed"]) == (2, 0)
+    assert [f"{each['what']} {each['why']}" for each in found["unanswered"]] == silent
+    folder = tmp_path / found["comparison"]
+    text, page = ((folder / name).read_text() for name in ("report.md", "report.html"))
+    assert all(line in text for line in silent)
+    for words in ("test: cold items among all items", "test_among_cold: the same items among"):
+        assert words in text and words in page
+    assert "Split cold-items. Test judges 399 named users alone." in text
+    assert "diversity_image@20" in text
+    assert str(tmp_path) not in text + page
+    assert "test_among_cold recall@20" in (folder / "cells.csv").read_text()
+
+    (tmp_path / "users.txt").write_text("u1\nu2\n")
+    mixed = pipeline(*what, *features, *split, *judged)
+    assert (mixed.code, mixed.err.count("\n")) == (2, 1)
+    assert "its cells were made with other inputs (options)" in mixed.err
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("--dataset sample --seeds 2", "--dataset sample --seeds 2"),
+        ("--dataset /srv/data/office --jobs 2", "--dataset office --jobs 2"),
+        ("--features none,/srv/x/raw,pca", "--features none,raw,pca"),
+        ("--data-root /srv/data --plan", "--plan"),
+        ("--artifacts-root=/srv/a --plan", "--plan"),
+        ("--dataset=../data/office", "--dataset=../data/office"),
+        ("--data-root HERE/data --name x", "--data-root data --name x"),
+        ("--judge-users HERE/in/users.txt", "--judge-users in/users.txt"),
+    ],
+)
+def test_a_recorded_command_names_no_folder_of_the_machine(given, kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = given.replace("HERE", str(tmp_path)).split()
+    assert without_places(arguments) == kept.split()

@@ -36,13 +36,13 @@ QUICK = ("--set", "epochs=60", "--set", "batch_size=256")
 
 
 @pytest.fixture(scope="module")
-def sample(run_in, tmp_path_factory):
+def sample(run_fresh, tmp_path_factory):
     """A folder with the sample's feature set and a run of BM3 on it."""
     folder = tmp_path_factory.mktemp("sample")
-    made = run_in(folder, "distill", "--dataset", "sample", "--json")
+    made = run_fresh(folder, "distill", "--dataset", "sample", "--json")
     assert made.code == 0, made.err
     arguments = ("--backbone", "bm3", "--features", "artifacts/sample", *QUICK)
-    trained = run_in(folder, "train", *arguments, "--json")
+    trained = run_fresh(folder, "train", *arguments, "--json")
     assert trained.code == 0, trained.err
     return folder, made.json(), trained.json()
 
@@ -75,6 +75,7 @@ def test_evaluate_recomputes_the_same_numbers_from_the_run_alone(sample, run_in,
     shutil.copytree(folder / trained["run"], tmp_path / "moved")
     again = run_in(tmp_path, "evaluate", "moved", "--json").json()
     assert again["metrics"] == trained["metrics"]
+    assert again["recorded"] == sorted(n for n in trained["metrics"]["test"] if "diversity" in n)
     assert again["agrees"] is True
     assert set(again) >= TRAIN_KEYS
 

@@ -23,16 +23,16 @@ def installed(tmp_path_factory):
     return folder
 
 
-def test_it_is_listed_trained_judged_and_asked(installed, run_in, tmp_path, monkeypatch):
+def test_it_is_listed_trained_judged_and_asked(installed, run_fresh, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    assert "Settings of meanvector" in run_in(tmp_path, "train", "--help").out
+    assert "Settings of meanvector" in run_fresh(tmp_path, "train", "--help").out
     arguments = ("--backbone", "meanvector", "--dataset", "sample", *QUICK)
-    trained = run_in(tmp_path, "train", *arguments, "--json")
+    trained = run_fresh(tmp_path, "train", *arguments, "--json")
     assert trained.code == 0, trained.err
     assert trained.json()["metrics"]["test"]["recall@20"] > 0.15  # most popular: 0.14
-    again = run_in(tmp_path, "evaluate", "--json").json()
+    again = run_fresh(tmp_path, "evaluate", "--json").json()
     assert again["metrics"] == trained.json()["metrics"]
-    assert len(run_in(tmp_path, "recommend", "--user", "u1", "--json").json()["items"]) == 10
+    assert len(run_fresh(tmp_path, "recommend", "--user", "u1", "--json").json()["items"]) == 10
 
 
 def test_it_passes_the_battery(installed):
@@ -45,11 +45,11 @@ def test_it_passes_the_battery(installed):
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_a_package_that_is_gone_is_named(installed, run_in, tmp_path, monkeypatch):
+def test_a_package_that_is_gone_is_named(installed, run_fresh, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(installed))
     (installed / "example_backbone.py").rename(installed / "gone.py")
     try:
-        done = run_in(tmp_path, "train", "--backbone", "meanvector", "--dataset", "sample")
+        done = run_fresh(tmp_path, "train", "--backbone", "meanvector", "--dataset", "sample")
     finally:
         (installed / "gone.py").rename(installed / "example_backbone.py")
     assert (done.code, done.err.count("\n")) == (2, 1)

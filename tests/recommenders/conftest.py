@@ -1,5 +1,11 @@
 """Inputs and runs that several tests of stage two share."""
 
+import os
+
+# ranx is compiled anew in every fresh environment, which takes minutes; interpreted it judges our
+# small rankings in seconds. Before anything imports numba.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
 import numpy as np
 import pytest
 import torch

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cosine
 from scipy.stats import entropy
 
+from sgfd.dataset import Feature
 from sgfd.recommenders import ItemSets
 from sgfd.recommenders.evaluation import (
     beyond_accuracy,
+    diversities,
     gini,
     intra_list_diversity,
     item_popularity,
@@ -81,10 +83,11 @@ def test_no_measure_depends_on_the_order_of_users_or_items(lists, names, random)
     np.testing.assert_allclose(
         novelty(turned, popularity[renamed]), novelty(lists, popularity)[order], atol=1e-12
     )
+    feature, turned_feature = (Feature.from_array("f", f) for f in (features, features[renamed]))
     np.testing.assert_allclose(
-        intra_list_diversity(turned, features[renamed]),
-        intra_list_diversity(lists, features)[order],
-        atol=1e-12,
+        intra_list_diversity(turned, turned_feature, (5,)),
+        intra_list_diversity(lists, feature, (5,))[order],
+        atol=1e-6,
     )
 
 
@@ -110,21 +113,55 @@ def test_novelty_of_equally_likely_items_is_their_entropy():
     assert novelty(np.array([[3, 1, 7]]), popularity) == pytest.approx([expected])
 
 
-@pytest.mark.parametrize("cells", [1, 500, 10**6])
+@pytest.mark.parametrize("cells", [1, 50, 10**6])
 def test_diversity_is_the_mean_over_all_pairs(lists, features, cells, monkeypatch, tmp_path):
-    monkeypatch.setattr(beyond_accuracy, "_FEATURE_CELLS", cells)
+    monkeypatch.setattr(beyond_accuracy, "_ROW_CELLS", cells)
+    monkeypatch.setattr(beyond_accuracy, "_SUM_CELLS", cells)
     np.save(tmp_path / "features.npy", features)
-    values = intra_list_diversity(lists, np.load(tmp_path / "features.npy", mmap_mode="r"))
+    feature = Feature.from_npy("image", tmp_path / "features.npy")
+    values = intra_list_diversity(lists, feature, (3, 12))
     has = ~np.isnan(features).any(axis=1) & features.any(axis=1)
-    for row, value in zip(lists, values, strict=True):
-        vectors = features[[i for i in row if i >= 0 and has[i]]].astype(np.float64)
-        distances = [cosine(a, b) for a, b in combinations(vectors, 2)]
-        expected = np.mean(distances) if distances else np.nan
-        assert value == pytest.approx(expected, abs=1e-9, nan_ok=True)
-    assert np.isnan(values).sum() >= 2
+    for row, found in zip(lists, values, strict=True):
+        for k, value in zip((3, 12), found, strict=True):
+            vectors = features[[i for i in row[:k] if i >= 0 and has[i]]].astype(np.float64)
+            distances = [cosine(a, b) for a, b in combinations(vectors, 2)]
+            expected = np.mean(distances) if distances else np.nan
+            assert value == pytest.approx(expected, abs=1e-5, nan_ok=True)
+    assert np.isnan(values).sum() >= 4
+
+
+def test_diversity_reads_only_listed_items_in_blocks_that_fit(rng, monkeypatch):
+    """Lists that share their items make one block; those that do not are halved until they fit."""
+    monkeypatch.setattr(beyond_accuracy, "_ROW_CELLS", 10 * 4)
+    feature = Feature.from_array("image", rng.normal(size=(1000, 4)))
+    read = []
+    gather = Feature.gather
+    monkeypatch.setattr(Feature, "gather", lambda self, i: read.append(i) or gather(self, i))
+    alike, apart = np.tile(np.arange(5), (64, 1)), np.arange(40).reshape(8, 5)
+    intra_list_diversity(np.concatenate([alike, apart]), feature, (5,))
+    assert read[0].tolist() == [0, 1, 2, 3, 4]
+    assert max(map(len, read)) <= 10 and len(read) < 12
+    assert sorted(set(np.concatenate(read).tolist())) == list(range(40))
+
+
+def test_diversity_is_the_same_to_the_last_digit_however_the_items_are_ranked(rng):
+    """Nearly equal scores may change places when a run is judged again."""
+    feature = Feature.from_array("image", rng.normal(size=(300, 33)))
+    lists = np.argsort(rng.random((50, 300)), axis=1)[:, :20]
+    one, other = (intra_list_diversity(each, feature, (20,)) for each in (lists, lists[:, ::-1]))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_diversity_of_like_opposite_and_orthogonal_items():
-    features = np.array([[1.0, 0], [5, 0], [0, 2], [-3, 0]])
-    found = intra_list_diversity(np.array([[0, 1], [0, 2], [0, 3]]), features)
-    np.testing.assert_allclose(found, [0, 1, 2], atol=1e-12)
+    features = Feature.from_array("f", np.array([[1.0, 0], [5, 0], [0, 2], [-3, 0]]))
+    found = intra_list_diversity(np.array([[0, 1], [0, 2], [0, 3]]), features, (2,))
+    np.testing.assert_allclose(found[:, 0], [0, 1, 2], atol=1e-6)
+
+
+def test_a_catalogue_s_diversity_is_known_without_items_that_lack_the_modality(lists, features):
+    generic = {"image": Feature.from_array("image", features)}
+    found = diversities(lists, generic, (3, 12))
+    assert list(found) == ["diversity_image@3", "diversity_image@12"]
+    without = np.where(np.isnan(features[lists]).any(axis=2), -1, lists)
+    again = diversities(np.where(lists >= 0, without, -1), generic, (3, 12))
+    np.testing.assert_allclose(found["diversity_image@12"], again["diversity_image@12"], atol=1e-6)

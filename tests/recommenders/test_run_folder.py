@@ -2,12 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from sgfd.dataset import load_dataset
 from sgfd.jobs import JobError
 from sgfd.recommenders import load_run, recommend
+
+SAMPLE = load_dataset("sample")
 
 
 @pytest.fixture
@@ -18,7 +23,8 @@ def copy(sample_run, tmp_path):
 def test_judging_again_gives_the_same_figures(sample_run):
     opened = load_run(sample_run.folder)
     for part in ("valid", "test"):
-        assert opened.judge(part).metrics == sample_run.metrics[part]
+        again = opened.judge(part, SAMPLE.catalog.features)
+        assert again.metrics == sample_run.metrics[part]
 
 
 def test_a_recommendation_is_the_best_unseen_by_brute_force(sample_run):
@@ -62,4 +68,18 @@ def test_groups_of_items_and_users_are_measured_and_measured_again_the_same(samp
     assert {"recall@20 rare", "recall@20 popular", "recall@20 few", "novelty@20"} <= set(test)
     few, many = (test[f"recall@20 {group}"] for group in ("few", "many"))
     assert min(few, many) <= test["recall@20"] <= max(few, many)
-    assert sample_run.judge("test").metrics == test
+    assert sample_run.judge("test", SAMPLE.catalog.features).metrics == test
+
+
+def test_diversity_is_measured_where_the_generic_features_are(sample_run):
+    test = sample_run.metrics["test"]
+    alone = sample_run.judge("test").metrics
+    assert set(test) - set(alone) == {
+        f"diversity_{modality}@{k}" for modality in ("image", "text") for k in (10, 20, 50)
+    }
+    assert not any(name.startswith("diversity") for name in sample_run.metrics["valid"])
+    assert all(0.3 < test[name] < 1.2 for name in test if name.startswith("diversity"))
+    per_user = pd.read_parquet(sample_run.folder / "per_user.parquet").query("part == 'test'")
+    assert per_user["diversity_text@20"].mean() == pytest.approx(test["diversity_text@20"])
+    with pytest.raises(JobError, match=r"is not what .* was made on; give sample"):
+        sample_run.generic_features(replace(SAMPLE, interactions=None))

@@ -25,6 +25,7 @@ from sgfd.recommenders.comparison.grid import (
     plan,
     run_grid,
 )
+from sgfd.recommenders.run_folder import load_run
 
 SAMPLE = load_dataset("sample")
 
@@ -37,7 +38,7 @@ def features(tmp_path_factory):
     return folder
 
 
-def grid_of(features=(), seeds=1, protocols=("honest",), **settings):
+def grid_of(features=(), seeds=1, protocols=("honest",), options=None, **settings):
     settings = settings or {"popular": {}, "bpr": {"epochs": 2}}
     return Grid(
         dataset=SAMPLE,
@@ -47,7 +48,7 @@ def grid_of(features=(), seeds=1, protocols=("honest",), **settings):
         settings={name: find_backbone(name).Settings(**own) for name, own in settings.items()},
         seeds=seeds,
         protocols=protocols,
-        options={},
+        options=options or {},
     )
 
 
@@ -64,6 +65,31 @@ def test_the_cells_are_those_that_make_sense(features):
         "honest-content-pca-seed0",
     ]
     assert len(grid.cells()) == 8
+
+
+def test_under_cold_items_cells_are_those_that_can_answer(features):
+    asked = {"popular": {}, "bm3": {}, "vbpr": {}, "content": {}}
+    grid = grid_of([features / "pca"], options={"split": "cold-items"}, **asked)
+    assert names(grid) == ["honest-vbpr-pca-seed0", "honest-content-pca-seed0"]
+    assert [each.what for each in grid.unanswered()] == ["popular", "bm3", "vbpr without features"]
+    assert grid_of([features / "pca"], **asked).unanswered() == ()
+    with pytest.raises(JobError, match="nothing to compare; bm3 scores items by id"):
+        grid_of(options={"split": "cold-items"}, bm3={})
+
+
+def test_the_split_and_the_judged_users_are_what_a_comparison_is_about(tmp_path):
+    by_last = {"split": "leave-one-out", "judge_users": ["u2", "u1"]}
+    run_grid(grid_of(options=by_last, popular={}), tmp_path, jobs=1)
+    assert "u2" not in (tmp_path / "comparison.json").read_text()
+    same = {"split": "leave-one-out", "judge_users": ["u1", "u2", "u1"]}
+    (result,) = run_grid(grid_of(options=same, popular={}), tmp_path, jobs=1)
+    assert load_run(result.run).record["judge_users"]["count"] == 2
+    for other in ({}, {"split": "leave-one-out"}, {**by_last, "judge_users": ["u1"]}):
+        with pytest.raises(JobError, match=r"other inputs \(options\)"):
+            run_grid(grid_of(options=other, popular={}), tmp_path, jobs=1)
+    with pytest.raises(JobError, match="'nobody': is not among"):
+        run_grid(grid_of(options={"judge_users": ["nobody"]}, popular={}), tmp_path / "b", jobs=1)
+    assert not (tmp_path / "b").exists()
 
 
 def test_what_is_done_is_not_done_again_and_more_is_added(tmp_path):

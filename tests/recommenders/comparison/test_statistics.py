@@ -149,3 +149,21 @@ def test_feature_sets_are_held_against_the_baseline(tmp_path, rng):
     assert twin.verdict == "not shown"
     assert good.corrected_p == pytest.approx(min(1, 2 * good.difference.p_value))
     assert good.to_json()["mean"] == good.difference.mean
+
+
+def test_cold_items_among_themselves_are_a_family_of_their_own(tmp_path, rng):
+    base = rng.random(80)
+    results = [fake(tmp_path, "vbpr", "raw", 0, base), fake(tmp_path, "vbpr", "good", 0, base)]
+    for gain, result in zip((0.0, 0.1), results, strict=True):
+        table = pd.read_parquet(result.run / "per_user.parquet")
+        cold = table[table["part"] == "test"].assign(part="test_among_cold")
+        cold["recall@20"] += gain + rng.random(80) / 90
+        pd.concat([table, cold]).to_parquet(result.run / "per_user.parquet")
+        result.metrics["test_among_cold"] = {"recall@20": float(cold["recall@20"].mean())}
+    sets = tuple(ComparedFeatures(n, n, {}, 0, None) for n in ("raw", "good"))
+    comparison = Comparison("d", "f", "c", "m", sets, "raw", tuple(results), split="cold-items")
+    warm, cold = contrasts(comparison, ["recall@20"])
+    assert (warm.part, warm.verdict) == ("test", "not shown")
+    assert (cold.part, cold.verdict) == ("test_among_cold", "better")
+    assert cold.sentence.startswith("vbpr recommends better on good than on raw among cold items")
+    assert cold.corrected_p == cold.difference.p_value
