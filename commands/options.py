@@ -38,6 +38,11 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of torch and FAISS [default: all cores]."
 )
+refit_option = click.option(
+    "--refit",
+    is_flag=True,
+    help="Once the model is chosen, train anew on train and valid together, and test that too.",
+)
 k_option = click.option("--k", type=click.IntRange(1), default=10, show_default=True)
 label_option = click.option("--label", help="List items of this label alone.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing result.")

@@ -14,13 +14,21 @@ from sgfd.commands.options import (
     k_option,
     label_option,
     overwrite_option,
+    refit_option,
     run_options,
     runs_root_option,
     seed_option,
     set_option,
     threads_option,
 )
-from sgfd.commands.output import present, print_items, print_metrics, print_run, run_summary
+from sgfd.commands.output import (
+    present,
+    print_items,
+    print_metrics,
+    print_refit,
+    print_run,
+    run_summary,
+)
 from sgfd.commands.settings import SettingsHelp, read_settings
 
 
@@ -60,6 +68,7 @@ from sgfd.commands.settings import SettingsHelp, read_settings
 )
 @click.option("--modalities", help="Those of the feature set to use, with commas between [all].")
 @click.option("--min-coverage", type=click.FloatRange(0, 1), default=0.95, show_default=True)
+@refit_option
 @click.option("--name", help="Name of the run's folder [default: made from the inputs].")
 @device_option
 @threads_option
@@ -131,15 +140,15 @@ def evaluate(
     summary = run_summary(run)
     summary["seconds"]["evaluate"] = time.perf_counter() - start
     summary["metrics"] = metrics
-    # A run of an earlier version has fewer metrics; those that it has must be the same.
-    summary["agrees"] = all(
-        metrics[part].get(name) == value
-        for part, figures in run.metrics.items()
-        for name, value in figures.items()
-    )
+    summary["agrees"] = _agrees(metrics, run.metrics)
+    if run.refit is not None:
+        tested = {part: run.refit.judge(part).metrics for part in run.refit.split.judged_parts()}
+        summary["refit"]["metrics"] = {part: found for part, found in tested.items() if found}
+        summary["agrees"] &= _agrees(tested, run.refit.metrics)
 
     def human() -> None:
         print_metrics(metrics)
+        print_refit(summary)
         click.echo(
             f"run           {run.folder}: these are "
             + ("the run's own figures" if summary["agrees"] else "NOT the figures in run.json")
@@ -147,6 +156,15 @@ def evaluate(
 
     present(summary, as_json, human)
     return 0 if summary["agrees"] else 2
+
+
+def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> bool:
+    """Whether all metrics of a record are those measured now; an early version has fewer."""
+    return all(
+        now[part].get(name) == value
+        for part, figures in before.items()
+        for name, value in figures.items()
+    )
 
 
 @click.command()

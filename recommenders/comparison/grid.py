@@ -10,12 +10,11 @@ A cell that is there is not run again, so the same call goes on after a kill, an
 backbones, features or seeds adds to what there is.
 """
 
-import contextlib
 import json
 import logging
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import torch
 
 from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet, write_file
-from sgfd.jobs import JobError, progress, try_lock, use_threads
+from sgfd.jobs import JobError, locked, progress, use_threads
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.comparison.estimate import Estimate
@@ -176,7 +175,7 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
         JobError: the folder is of another comparison, or another process is at work in it.
         KeyboardInterrupt: interrupted; the cells at work have written checkpoints.
     """
-    with locked(folder):
+    with locked(folder, "compares"):
         remember(grid.identity(), folder / "comparison.json")
         (folder / "failed").mkdir(exist_ok=True)
         cells = grid.cells()
@@ -255,30 +254,6 @@ def finished(cell: Cell, folder: Path) -> CellResult | None:
         record["peak_memory_bytes"],
         record["epochs"],
     )
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a comparison's folder; a killed process lets go by itself.
-
-    Raises:
-        JobError: it can't be written, or another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = try_lock(folder / "lock")
-    except OSError as error:
-        raise JobError(folder, f"can't be written ({error.strerror})", "choose another") from None
-    if lock is None:
-        raise JobError(
-            folder,
-            "another process compares in it at this moment",
-            "wait for it to end, or choose another --name",
-        )
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def remember(identity: dict[str, Any], path: Path) -> None:
