@@ -48,6 +48,57 @@ label_option = click.option("--label", help="List items of this label alone.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 
 
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What `train` and `tune` are told alike; `training_inputs` reads it."""
+    options = (
+        click.option("--backbone", required=True, help="The recommender; its settings are below."),
+        click.option(
+            "--preset", help="The authors' published settings: office, clothing or toys-games."
+        ),
+        click.option("--features", help="A feature set: folder or name; none to train without."),
+        click.option(
+            "--dataset", help="A data set: name, folder, or sample [default: the features']."
+        ),
+        click.option(
+            "--split",
+            type=click.Choice(["given", "cold-items", "temporal", "leave-one-out"]),
+            default="given",
+            show_default=True,
+            help="The data set's own parts; whole items, the last in time or each user's last.",
+        ),
+        click.option(
+            "--judge-users",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A text file with a user id a line: test judges these alone.",
+        ),
+        set_option,
+        refit_option,
+        seed_option,
+        click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True),
+        click.option(
+            "--feature-scale",
+            type=click.Choice(["entry", "unit", "stored"]),
+            default="entry",
+            show_default=True,
+            help="Features with mean squared entry 1, as unit vectors, or as they are stored.",
+        ),
+        click.option(
+            "--modalities", help="Those of the feature set to use, with commas between [all]."
+        ),
+        click.option(
+            "--min-coverage", type=click.FloatRange(0, 1), default=0.95, show_default=True
+        ),
+        device_option,
+        threads_option,
+        data_root_option,
+        artifacts_root_option,
+        json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The run a command reads: RUN or --run, else the newest one."""
     command = click.argument("run_argument", metavar="[RUN]", required=False)(command)

@@ -35,6 +35,11 @@ def run_summary(run: "Run") -> dict[str, Any]:
 def print_run(run: "Run") -> None:
     record = run.record
     print_metrics(run.metrics)
+    if "tuning" in record:
+        tuning = record["tuning"]
+        values = ", ".join(f"{name} {value:.3g}" for name, value in tuning["chosen"].items())
+        counts = f"{tuning['pruned']} pruned, {tuning['failed']} failed"
+        click.echo(f"tuned         {tuning['trials']} trials on valid ({counts}): {values}")
     click.echo(
         f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
     )

@@ -5,21 +5,15 @@ from typing import Any
 
 import click
 
-from sgfd.commands.inputs import load, open_features, open_run, plain_name
+from sgfd.commands.inputs import open_features, open_run, plain_name, training_inputs
 from sgfd.commands.options import (
     artifacts_root_option,
-    data_root_option,
-    device_option,
-    json_option,
     k_option,
     label_option,
     overwrite_option,
-    refit_option,
     run_options,
     runs_root_option,
-    seed_option,
-    set_option,
-    threads_option,
+    training_options,
 )
 from sgfd.commands.output import (
     present,
@@ -29,14 +23,11 @@ from sgfd.commands.output import (
     print_run,
     run_summary,
 )
-from sgfd.commands.settings import SettingsHelp, read_settings
+from sgfd.commands.settings import SettingsHelp
 
 
 @click.command(cls=SettingsHelp)
-@click.option("--backbone", required=True, help="The recommender; its settings are below.")
-@click.option("--preset", help="The authors' published settings: office, clothing or toys-games.")
-@click.option("--features", help="A feature set: folder or name; none to train without.")
-@click.option("--dataset", help="A data set: name, folder, or sample [default: the features'].")
+@training_options
 @click.option(
     "--protocol",
     type=click.Choice(["honest", "paper"]),
@@ -44,86 +35,23 @@ from sgfd.commands.settings import SettingsHelp, read_settings
     show_default=True,
     help="Choose the model on valid, or on test as the paper does (to compare only).",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["given", "cold-items", "temporal", "leave-one-out"]),
-    default="given",
-    show_default=True,
-    help="The data set's own parts; whole items, the last in time or a user's last as test.",
-)
-@click.option(
-    "--judge-users",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A text file with a user id a line: test judges these alone.",
-)
-@set_option
-@seed_option
-@click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--feature-scale",
-    type=click.Choice(["entry", "unit", "stored"]),
-    default="entry",
-    show_default=True,
-    help="Features with mean squared entry 1, as unit vectors, or as they are stored.",
-)
-@click.option("--modalities", help="Those of the feature set to use, with commas between [all].")
-@click.option("--min-coverage", type=click.FloatRange(0, 1), default=0.95, show_default=True)
-@refit_option
 @click.option("--name", help="Name of the run's folder [default: made from the inputs].")
-@device_option
-@threads_option
 @overwrite_option
-@data_root_option
-@artifacts_root_option
 @runs_root_option
-@json_option
-def train(
-    backbone: str,
-    preset: str | None,
-    features: str | None,
-    modalities: str | None,
-    dataset: str | None,
-    judge_users: Path | None,
-    overrides: tuple[str, ...],
-    data_root: Path | None,
-    artifacts_root: Path,
-    name: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def train(name: str | None, as_json: bool, **options: Any) -> None:
     """Stage two: train a backbone on frozen features and judge it by exact top-K."""
     from sgfd import recommenders
 
-    kind = recommenders.find_backbone(backbone)
-    base = recommenders.find_preset(kind, preset) if preset else None
-    settings = read_settings(kind.Settings, overrides, base)
-
-    feature_set = None
-    if features not in (None, "none"):
-        feature_set = open_features(features, artifacts_root)
-    if dataset is None:
-        if feature_set is None:
-            raise click.UsageError("without --features, --dataset says what to train on; add it")
-        dataset = feature_set.manifest.dataset.name
+    told = training_inputs(options)
     run = recommenders.train(
-        load(dataset, data_root),
-        backbone,
-        feature_set,
-        settings,
+        told.dataset,
+        told.backbone,
+        told.features,
+        told.settings,
         name=plain_name(name, "--name") if name else None,
-        modalities=modalities.split(",") if modalities else None,
-        judge_users=_read_ids(judge_users) if judge_users else None,
-        **options,
+        **told.options,
     )
     present(run_summary(run), as_json, lambda: print_run(run))
-
-
-def _read_ids(path: Path) -> list[str]:
-    """The ids of a text file, one a line; empty lines are none."""
-    try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{path}: is not UTF-8; save it as UTF-8") from None
 
 
 @click.command()
@@ -142,7 +70,9 @@ def evaluate(
     summary["metrics"] = metrics
     summary["agrees"] = _agrees(metrics, run.metrics)
     if run.refit is not None:
-        tested = {part: run.refit.judge(part).metrics for part in run.refit.split.judged_parts()}
+        tested = {
+            str(part): run.refit.judge(part).metrics for part in run.refit.split.judged_parts()
+        }
         summary["refit"]["metrics"] = {part: found for part, found in tested.items() if found}
         summary["agrees"] &= _agrees(tested, run.refit.metrics)
 

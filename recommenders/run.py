@@ -91,8 +91,22 @@ def train(
         modalities=modalities,
     )
     settings = settings or prepared.kind.Settings()
+    target = _target(Path(runs_root), name, prepared.record(settings, seed))
+    return make_run(prepared, settings, seed, target, overwrite, refit=refit, tuning=tuning)
+
+
+def make_run(
+    prepared: Prepared,
+    settings: BackboneSettings,
+    seed: int,
+    target: Path,
+    overwrite: bool = False,
+    *,
+    refit: bool = False,
+    tuning: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train on prepared inputs, judge, and write the run to `target`; see `train`."""
     record = prepared.record(settings, seed)
-    target = _target(Path(runs_root), name, record)
     with WorkFolder(target, record, overwrite) as work:
         model, state = learn(prepared, settings, seed, work)
         found = _write(work.result, record, prepared, model, state)
