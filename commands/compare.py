@@ -13,6 +13,7 @@ from sgfd.commands.options import (
     data_root_option,
     device_option,
     json_option,
+    refit_option,
     threads_option,
 )
 from sgfd.commands.output import present
@@ -44,6 +45,14 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
     metavar="BACKBONE.NAME=VALUE",
     help="Change a setting of a backbone; repeatable.",
 )
+@click.option(
+    "--tune",
+    "trials",
+    type=click.IntRange(1),
+    metavar="TRIALS",
+    help="First search each backbone's settings on each feature set, by so many trials on valid.",
+)
+@refit_option
 @click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a core].")
 @click.option("--plan", is_flag=True, help="Say what would run and how long it takes, and stop.")
@@ -68,6 +77,8 @@ def compare(
     protocols: str,
     baseline: str | None,
     overrides: tuple[str, ...],
+    trials: int | None,
+    refit: bool,
     split_seed: int,
     jobs: int | None,
     plan: bool,
@@ -102,6 +113,9 @@ def compare(
         seeds=seeds,
         protocols=comparison.protocols_of(_listed(protocols)),
         options={"split_seed": split_seed, "device": device},
+        tune=trials or 0,
+        fixed=_fixed(overrides),
+        refit=refit,
     )
     folder = comparisons_root / plain_name(name or grid.dataset.name, "--name")
     cores = use_threads(threads)
@@ -160,8 +174,19 @@ def _settings(backbones: list[str], overrides: tuple[str, ...]) -> dict[str, Any
     return {name: read_settings(kind.Settings, tuple(own[name])) for name, kind in kinds.items()}
 
 
+def _fixed(overrides: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Names of the settings that were given a value, by backbone."""
+    fixed: dict[str, tuple[str, ...]] = {}
+    for pair in overrides:
+        backbone, _, setting = pair.partition("=")[0].partition(".")
+        fixed[backbone] = (*fixed.get(backbone, ()), setting)
+    return fixed
+
+
 def _print_plan(todo: dict[str, Any]) -> None:
     click.echo(f"{'':14}{'cells':>6}{'done':>6}")
     for row in todo["backbones"]:
         click.echo(f"{row['backbone']:<14}{row['cells']:>6}{row['done']:>6}")
+    if todo["trials"]:
+        click.echo(f"{todo['trials']} trials of tuning come first")
     click.echo(f"about {todo['words']} to go, {todo['jobs']} trainings at a time")

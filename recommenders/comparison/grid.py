@@ -3,6 +3,7 @@
     NAME/
       comparison.json          what is compared, by fingerprint: another input is refused
       runs/PROTOCOL-BACKBONE-FEATURES-seedN/   one run a cell, as `pipeline train` writes it
+      tunings/BACKBONE-FEATURES/   the search of each one's settings, where they are tuned
       failed/...txt            what a failed cell said last
       report.md, report.html, cells.csv, contrasts.csv
 
@@ -14,8 +15,8 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ from sgfd.recommenders.comparison.results import (
     ComparedFeatures,
     Comparison,
 )
+from sgfd.recommenders.comparison.tuned import (
+    SEED,
+    Pair,
+    Tuned,
+    await_searches,
+    name_of_search,
+    read_tuned,
+    to_tune,
+)
 from sgfd.recommenders.inputs import make_inputs
 from sgfd.recommenders.protocols import Protocol, split_interactions
 from sgfd.recommenders.run_folder import load_run
@@ -53,6 +63,9 @@ class Grid:
         features: opened feature sets by label; None is the training without.
         settings: of each backbone, by name.
         options: further arguments of `train`, the same for every cell.
+        tune: trials of each backbone on each feature set, 0 to take the settings as they are.
+        fixed: names of settings, by backbone, that are not tuned.
+        refit: whether every cell of protocol `honest` is also trained on train and valid.
     """
 
     dataset: Dataset
@@ -63,6 +76,9 @@ class Grid:
     seeds: int
     protocols: tuple[Protocol, ...]
     options: dict[str, Any]
+    tune: int = 0
+    fixed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    refit: bool = False
 
     def __post_init__(self) -> None:
         where = f"dataset {self.dataset.name}"
@@ -86,6 +102,18 @@ class Grid:
             if self._makes_sense(backbone, label)
         ]
 
+    def tuned_pairs(self) -> list[Pair]:
+        """Backbones on features whose settings are searched; not those with nothing to search."""
+        pairs = dict.fromkeys((cell.backbone, cell.features) for cell in self.cells())
+        return [pair for pair in pairs if self.tune and self._searches(*pair)]
+
+    def _searches(self, backbone: str, label: str) -> bool:
+        ranges, fixed = find_backbone(backbone).ranges(), self.fixed.get(backbone, ())
+        return any(
+            name not in fixed and (label != NO_FEATURES or not where.features)
+            for name, where in ranges.items()
+        )
+
     def _makes_sense(self, backbone: str, label: str) -> bool:
         kind = find_backbone(backbone)
         return not kind.needs_features if label == NO_FEATURES else kind.uses_features
@@ -96,12 +124,17 @@ class Grid:
         return {
             "format": FORMAT,
             "dataset": self.dataset.interactions.fingerprint(),
-            "options": self.options,
+            "options": self.options
+            | ({"tune": self.tune} if self.tune else {})
+            | ({"refit": True} if self.refit else {}),
             "features": {
                 label: features.manifest_sha256 if features else None
                 for label, features in self.features.items()
             },
-            "settings": {name: asdict(settings) for name, settings in self.settings.items()},
+            "settings": {
+                name: asdict(settings) | ({"fixed": self.fixed.get(name, ())} if self.tune else {})
+                for name, settings in self.settings.items()
+            },
         }
 
 
@@ -111,10 +144,12 @@ def plan(grid: Grid, folder: Path, jobs: int) -> dict[str, Any]:
     cells = grid.cells()
     results = done_cells(cells, folder)
     missing = [cell for cell in cells if cell not in results]
-    seconds = estimate_of(grid)(missing, list(results.values())) / jobs
+    trials = _trials_to_go(grid, folder)
+    seconds = estimate_of(grid)(missing + trials, list(results.values())) / jobs
     return {
         "cells": len(cells),
         "done": len(results),
+        "trials": len(trials),
         "jobs": jobs,
         "seconds": seconds,
         "words": in_words(seconds),
@@ -180,14 +215,12 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
         (folder / "failed").mkdir(exist_ok=True)
         cells = grid.cells()
         results = done_cells(cells, folder)
-        missing = [cell for cell in cells if cell not in results]
         each = max(1, use_threads(threads) // jobs)
-        tasks = {name_of(cell): _task(cell, grid, folder, each) for cell in missing}
-        by_name = {name_of(cell): cell for cell in missing}
         seconds = estimate_of(grid)
 
         def left() -> float:
             still = [cell for cell in cells if cell not in results]
+            still += _trials_to_go(grid, folder)
             return seconds(still, list(results.values())) / jobs
 
         logger.info(
@@ -198,6 +231,19 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
             jobs,
             each,
         )
+        if grid.tune:
+
+            def search(pairs: list[Pair]) -> Iterator[tuple[str, str | None]]:
+                tasks = {name_of_search(p): _search_task(p, grid, folder, each) for p in pairs}
+                return run_processes(tasks, jobs)
+
+            failed = await_searches(grid.tuned_pairs(), folder, search)
+            for cell in cells:
+                if cell not in results and (said := failed.get((cell.backbone, cell.features))):
+                    results[cell] = CellResult(cell, {}, error=said)
+        tuned = read_tuned(grid.tuned_pairs(), folder)
+        by_name = {name_of(cell): cell for cell in cells if cell not in results}
+        tasks = {name: _task(cell, grid, folder, each, tuned) for name, cell in by_name.items()}
         with progress(len(cells), "comparing") as advance:
             advance(len(results))
             for name, error in run_processes(tasks, jobs):
@@ -253,6 +299,8 @@ def finished(cell: Cell, folder: Path) -> CellResult | None:
         record["seconds"]["train"],
         record["peak_memory_bytes"],
         record["epochs"],
+        record.get("refit", {}).get("metrics", {}).get("test", {}),
+        record.get("tuning"),
     )
 
 
@@ -308,13 +356,28 @@ def _place(cell: Cell, folder: Path) -> Path:
     return folder / "runs" / name_of(cell)
 
 
-def _task(cell: Cell, grid: Grid, folder: Path, threads: int) -> Task:
+def _trials_to_go(grid: Grid, folder: Path) -> list[Cell]:
+    """As many cells of each pair as its search has trials, where that is not over."""
+    pairs = to_tune(grid.tuned_pairs(), folder)
+    return [Cell("honest", *pair, SEED) for pair in pairs for _ in range(grid.tune)]
+
+
+def _search_task(pair: Pair, grid: Grid, folder: Path, threads: int) -> Task:
+    place = folder / "tunings" / name_of_search(pair)
+    fixed = grid.fixed.get(pair[0], ())
+    asked = {"trials": grid.tune, "fixed": fixed, "folder": place, "threads": threads}
+    task = _task(Cell("honest", *pair, SEED), grid, folder, threads, {})
+    return replace(task, options=grid.options | asked, search=True)
+
+
+def _task(cell: Cell, grid: Grid, folder: Path, threads: int, tuned: dict[Pair, Tuned]) -> Task:
     features = grid.features[cell.features]
+    found = tuned.get((cell.backbone, cell.features))
     return Task(
         reference=grid.reference,
         data_root=grid.data_root,
         backbone=cell.backbone,
-        settings=grid.settings[cell.backbone],
+        settings=found.settings if found else grid.settings[cell.backbone],
         features=features.path if features else None,
         manifest_sha256=features.manifest_sha256 if features else None,
         options={
@@ -324,6 +387,8 @@ def _task(cell: Cell, grid: Grid, folder: Path, threads: int) -> Task:
             "threads": threads,
             "runs_root": folder / "runs",
             "name": name_of(cell),
+            "tuning": found.summary if found else None,
+            "refit": grid.refit and cell.protocol == "honest",
         },
         failures=folder / "failed",
     )
