@@ -11,6 +11,7 @@ from sgfd.commands.data import data
 from sgfd.commands.distill import distill
 from sgfd.commands.features import features
 from sgfd.commands.runs import evaluate, recommend, similar, train
+from sgfd.commands.tune import tune
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,7 +20,7 @@ def cli() -> None:
     """Distil an item catalogue once; train any recommender on the frozen features."""
 
 
-for command in (data, distill, features, train, evaluate, recommend, similar, compare):
+for command in (data, distill, features, train, evaluate, recommend, similar, tune, compare):
     cli.add_command(command)
 
 

@@ -14,10 +14,14 @@ from sgfd.commands.options import (
     artifacts_root_option,
     data_root_option,
     device_option,
+    dimension_option,
     json_option,
     judge_users_option,
+    refit_option,
     split_option,
+    split_seed_option,
     threads_option,
+    trust_option,
 )
 from sgfd.commands.output import present
 from sgfd.commands.settings import read_settings
@@ -50,7 +54,17 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
 )
 @split_option
 @judge_users_option
-@click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--tune",
+    "trials",
+    type=click.IntRange(1),
+    metavar="TRIALS",
+    help="First search each backbone's settings on each feature set, by so many trials on valid.",
+)
+@refit_option
+@split_seed_option
+@dimension_option
+@trust_option
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a core].")
 @click.option("--plan", is_flag=True, help="Say what would run and how long it takes, and stop.")
 @click.option("--name", help="Name of the comparison's folder [default: of data set and split].")
@@ -76,7 +90,11 @@ def compare(
     overrides: tuple[str, ...],
     split: str,
     judge_users: Path | None,
+    trials: int | None,
+    refit: bool,
     split_seed: int,
+    dimension: int | None,
+    trust_features: bool,
     jobs: int | None,
     plan: bool,
     name: str | None,
@@ -105,6 +123,10 @@ def compare(
     options: dict[str, Any] = {"split_seed": split_seed, "device": device}
     if split != "given":
         options["split"] = split
+    if dimension is not None:
+        options["dimension"] = dimension
+    if trust_features:
+        options["trust_features"] = True
     if judge_users is not None:
         options["judge_users"] = read_ids(judge_users)
     grid = comparison.Grid(
@@ -116,6 +138,9 @@ def compare(
         seeds=seeds,
         protocols=comparison.protocols_of(_listed(protocols)),
         options=options,
+        tune=trials or 0,
+        fixed=_fixed(overrides),
+        refit=refit,
     )
     usual = grid.dataset.name if split == "given" else f"{grid.dataset.name}-{split}"
     folder = comparisons_root / plain_name(name or usual, "--name")
@@ -205,11 +230,22 @@ def _settings(backbones: list[str], overrides: tuple[str, ...]) -> dict[str, Any
     return {name: read_settings(kind.Settings, tuple(own[name])) for name, kind in kinds.items()}
 
 
+def _fixed(overrides: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Names of the settings that were given a value, by backbone."""
+    fixed: dict[str, tuple[str, ...]] = {}
+    for pair in overrides:
+        backbone, _, setting = pair.partition("=")[0].partition(".")
+        fixed[backbone] = (*fixed.get(backbone, ()), setting)
+    return fixed
+
+
 def _print_plan(todo: dict[str, Any]) -> None:
     click.echo(f"{'':14}{'cells':>6}{'done':>6}")
     for row in todo["backbones"]:
         click.echo(f"{row['backbone']:<14}{row['cells']:>6}{row['done']:>6}")
     _print_unanswered(todo["unanswered"])
+    if todo["trials"]:
+        click.echo(f"{todo['trials']} trials of tuning come first")
     click.echo(f"about {todo['words']} to go, {todo['jobs']} trainings at a time")
 
 

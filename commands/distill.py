@@ -1,6 +1,7 @@
 """`pipeline distill`: stage one."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,12 +12,18 @@ from sgfd.commands.options import (
     device_option,
     json_option,
     overwrite_option,
+    protocol_option,
     seed_option,
     set_option,
+    split_option,
+    split_seed_option,
     threads_option,
 )
 from sgfd.commands.output import present, print_figures
 from sgfd.commands.settings import SettingsHelp, choose, read_settings
+
+if TYPE_CHECKING:
+    from sgfd.dataset import Protocol, Split
 
 PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 
@@ -31,7 +38,7 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 )
 @click.option(
     "--name",
-    help="Name of the feature set [default: the data set's, DATASET-METHOD where one is named].",
+    help="Name of the feature set [default: the data set's; DATASET-METHOD for other methods].",
 )
 @click.option("--preset", help=f"Of sgfd: the paper's weights and temperature: {PRESET_NAMES}.")
 @protocol_option
@@ -47,9 +54,12 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 @json_option
 def distill(
     dataset: str,
-    method: str,
+    method: str | None,
     name: str | None,
     preset: str | None,
+    protocol: "Protocol",
+    split: "Split",
+    split_seed: int,
     overrides: tuple[str, ...],
     seed: int,
     device: str,
@@ -59,9 +69,14 @@ def distill(
     artifacts_root: Path,
     as_json: bool,
 ) -> None:
-    """Stage one: turn a catalogue's generic features and labels into a feature set."""
-    from sgfd.distill import METHODS, PRESETS
+    """Stage one: turn a catalogue's generic features into a feature set.
 
+    A method that interactions guide sees the training part of --split, --split-seed and --protocol,
+    and nothing else: give those of the trainings to come.
+    """
+    from sgfd.distill import DEFAULT_METHOD, METHODS, PRESETS
+
+    method = method or ("sgfd" if preset else DEFAULT_METHOD)
     chosen = choose(method, METHODS, "--method")
     if preset and method != "sgfd":
         raise click.UsageError(f"--preset: is of sgfd, not of {method}; leave it out")
@@ -70,7 +85,9 @@ def distill(
     from sgfd.distill import distill as run_stage_one
 
     loaded = load(dataset, data_root)
-    own_name = loaded.name if method == "sgfd" else f"{loaded.name}-{method}"
+    own_name = loaded.name if method == DEFAULT_METHOD else f"{loaded.name}-{method}"
+    if split != "given" and chosen.uses_interactions:
+        own_name += f"-{split}"
     target = artifacts_root / plain_name(name or own_name, "--name")
     result = run_stage_one(
         loaded,
@@ -78,6 +95,9 @@ def distill(
         settings,
         seed,
         method=method,
+        protocol=protocol,
+        split=split,
+        split_seed=split_seed,
         device=device,
         threads=threads,
         overwrite=overwrite,

@@ -1,16 +1,62 @@
 """From what a user names to what is meant: data sets, feature sets, runs."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sgfd.commands.output import problem_line
+from sgfd.commands.settings import read_settings
 
 if TYPE_CHECKING:
     from sgfd.dataset import Dataset
     from sgfd.featureset import FeatureSet
-    from sgfd.recommenders import Run
+    from sgfd.recommenders import BackboneSettings, Run
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What `training_options` name, opened.
+
+    Attributes:
+        fixed: names of the settings that were given a value.
+        options: the rest, as `recommenders.train` takes it.
+    """
+
+    backbone: str
+    settings: "BackboneSettings"
+    fixed: tuple[str, ...]
+    features: "FeatureSet | None"
+    dataset: "Dataset"
+    options: dict[str, Any]
+
+
+def training_inputs(options: dict[str, Any]) -> TrainingInputs:
+    """From `training_options` to what they mean; settings are checked before data is read."""
+    from sgfd import recommenders
+
+    left = dict(options)
+    backbone, preset, overrides = (left.pop(key) for key in ("backbone", "preset", "overrides"))
+    kind = recommenders.find_backbone(backbone)
+    base = recommenders.find_preset(kind, preset) if preset else None
+    settings = read_settings(kind.Settings, overrides, base)
+
+    features, reference = None, left.pop("features")
+    artifacts_root, data_root = left.pop("artifacts_root"), left.pop("data_root")
+    if reference not in (None, "none"):
+        features = open_features(reference, artifacts_root)
+    dataset = left.pop("dataset")
+    if dataset is None:
+        if features is None:
+            raise click.UsageError("without --features, --dataset says what to train on; add it")
+        dataset = features.manifest.dataset.name
+    loaded = load(dataset, data_root)
+    modalities, judge_users = left["modalities"], left["judge_users"]
+    left["modalities"] = modalities.split(",") if modalities else None
+    left["judge_users"] = read_ids(judge_users) if judge_users else None
+    fixed = tuple(pair.partition("=")[0] for pair in overrides)
+    return TrainingInputs(backbone, settings, fixed, features, loaded, left)
 
 
 def load(reference: str, data_root: Path | None) -> "Dataset":

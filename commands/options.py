@@ -39,6 +39,27 @@ split_option = click.option(
     show_default=True,
     help="The data set's own parts; whole items, the last in time or a user's last as test.",
 )
+split_seed_option = click.option(
+    "--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Of the parts."
+)
+protocol_option = click.option(
+    "--protocol",
+    type=click.Choice(["honest", "paper"]),
+    default="honest",
+    show_default=True,
+    help="Choose the model on valid, or on test as the paper does (to compare only).",
+)
+dimension_option = click.option(
+    "--dim",
+    "dimension",
+    type=click.IntRange(1),
+    help="Use so many leading columns of the features alone (nested dimensions).",
+)
+trust_option = click.option(
+    "--trust-features",
+    is_flag=True,
+    help="Use features guided by interactions of which nobody can tell whether test is in them.",
+)
 judge_users_option = click.option(
     "--judge-users",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -50,9 +71,58 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of torch and FAISS [default: all cores]."
 )
+refit_option = click.option(
+    "--refit",
+    is_flag=True,
+    help="Once the model is chosen, train anew on train and valid together, and test that too.",
+)
 k_option = click.option("--k", type=click.IntRange(1), default=10, show_default=True)
 label_option = click.option("--label", help="List items of this label alone.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+
+
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What `train` and `tune` are told alike; `training_inputs` reads it."""
+    options = (
+        click.option("--backbone", required=True, help="The recommender; its settings are below."),
+        click.option(
+            "--preset", help="The authors' published settings: office, clothing or toys-games."
+        ),
+        click.option("--features", help="A feature set: folder or name; none to train without."),
+        click.option(
+            "--dataset", help="A data set: name, folder, or sample [default: the features']."
+        ),
+        split_option,
+        judge_users_option,
+        set_option,
+        refit_option,
+        seed_option,
+        split_seed_option,
+        click.option(
+            "--feature-scale",
+            type=click.Choice(["entry", "unit", "stored"]),
+            default="entry",
+            show_default=True,
+            help="Features with mean squared entry 1, as unit vectors, or as they are stored.",
+        ),
+        click.option(
+            "--modalities",
+            help="Those of the feature set to use, with commas between [default: those it names].",
+        ),
+        dimension_option,
+        trust_option,
+        click.option(
+            "--min-coverage", type=click.FloatRange(0, 1), default=0.95, show_default=True
+        ),
+        device_option,
+        threads_option,
+        data_root_option,
+        artifacts_root_option,
+        json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

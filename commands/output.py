@@ -28,15 +28,22 @@ def run_summary(run: "Run") -> dict[str, Any]:
         "dataset": record["dataset"]["name"],
         "split": run.split.split,
         **{key: record[key] for key in kept},
+        **{key: record[key] for key in ("tuning", "refit") if key in record},
     }
 
 
 def print_run(run: "Run") -> None:
     record = run.record
     print_metrics(run.metrics)
+    if "tuning" in record:
+        tuning = record["tuning"]
+        values = ", ".join(f"{name} {value:.3g}" for name, value in tuning["chosen"].items())
+        counts = f"{tuning['pruned']} pruned, {tuning['failed']} failed"
+        click.echo(f"tuned         {tuning['trials']} trials on valid ({counts}): {values}")
     click.echo(
         f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
     )
+    print_refit(record)
     seconds = record["seconds"]
     click.echo(
         f"time          {seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s judging"
@@ -44,17 +51,29 @@ def print_run(run: "Run") -> None:
     click.echo(f"run           {run.folder}")
 
 
+def print_refit(record: dict[str, Any]) -> None:
+    """The test figures of the model trained on train and valid together, under their own name."""
+    if "refit" in record:
+        refit = record["refit"]
+        epochs = f", {refit['epochs']} epochs" if refit["epochs"] else ""
+        click.echo(f"refit on {refit['trained_on']}{epochs}:")
+        print_metrics({f"refit, {part}": m for part, m in refit["metrics"].items()})
+        if refit.get("features_saw") == "train":
+            click.echo("  its features were made with train alone, and not made again")
+
+
 def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
     """A table a part, of the metrics of everybody; those by group are in the run's folder."""
     every = dict.fromkeys(name for part in metrics.values() for name in part)
     names = [name for name in every if " " not in name]
     cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
+    width = max(20, *(len(part) for part in metrics))
     for part, figures in metrics.items():
         if figures:
-            click.echo(f"{part:<20}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
+            click.echo(f"{part:<{width}}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
             for metric in dict.fromkeys(name.partition("@")[0] for name in names):
                 row = "".join(f"{figures.get(f'{metric}@{k}', nan):>9.4f}" for k in cutoffs)
-                click.echo(f"  {metric:<18}{row}")
+                click.echo(f"  {metric:<{width - 2}}{row}")
 
 
 def print_items(rows: list[dict[str, Any]]) -> None:

@@ -1,102 +1,55 @@
 """`pipeline train | evaluate | recommend | similar`: stage two."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sgfd.commands.inputs import load, open_features, open_run, plain_name, read_ids
+from sgfd.commands.inputs import load, open_features, open_run, plain_name, training_inputs
 from sgfd.commands.options import (
     artifacts_root_option,
     data_root_option,
-    device_option,
-    json_option,
-    judge_users_option,
     k_option,
     label_option,
     overwrite_option,
+    protocol_option,
     run_options,
     runs_root_option,
-    seed_option,
-    set_option,
-    split_option,
-    threads_option,
+    training_options,
 )
-from sgfd.commands.output import present, print_items, print_metrics, print_run, run_summary
-from sgfd.commands.settings import SettingsHelp, read_settings
+from sgfd.commands.output import (
+    present,
+    print_items,
+    print_metrics,
+    print_refit,
+    print_run,
+    run_summary,
+)
+from sgfd.commands.settings import SettingsHelp
+
+if TYPE_CHECKING:
+    from sgfd.dataset import Feature
+    from sgfd.recommenders import Run
 
 
 @click.command(cls=SettingsHelp)
-@click.option("--backbone", required=True, help="The recommender; its settings are below.")
-@click.option("--preset", help="The authors' published settings: office, clothing or toys-games.")
-@click.option("--features", help="A feature set: folder or name; none to train without.")
-@click.option("--dataset", help="A data set: name, folder, or sample [default: the features'].")
-@click.option(
-    "--protocol",
-    type=click.Choice(["honest", "paper"]),
-    default="honest",
-    show_default=True,
-    help="Choose the model on valid, or on test as the paper does (to compare only).",
-)
-@split_option
-@judge_users_option
-@set_option
-@seed_option
-@click.option("--split-seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--feature-scale",
-    type=click.Choice(["entry", "unit", "stored"]),
-    default="entry",
-    show_default=True,
-    help="Features with mean squared entry 1, as unit vectors, or as they are stored.",
-)
-@click.option("--modalities", help="Those of the feature set to use, with commas between [all].")
-@click.option("--min-coverage", type=click.FloatRange(0, 1), default=0.95, show_default=True)
+@training_options
+@protocol_option
 @click.option("--name", help="Name of the run's folder [default: made from the inputs].")
-@device_option
-@threads_option
 @overwrite_option
-@data_root_option
-@artifacts_root_option
 @runs_root_option
-@json_option
-def train(
-    backbone: str,
-    preset: str | None,
-    features: str | None,
-    modalities: str | None,
-    dataset: str | None,
-    judge_users: Path | None,
-    overrides: tuple[str, ...],
-    data_root: Path | None,
-    artifacts_root: Path,
-    name: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def train(name: str | None, as_json: bool, **options: Any) -> None:
     """Stage two: train a backbone on frozen features and judge it by exact top-K."""
     from sgfd import recommenders
 
-    kind = recommenders.find_backbone(backbone)
-    base = recommenders.find_preset(kind, preset) if preset else None
-    settings = read_settings(kind.Settings, overrides, base)
-
-    feature_set = None
-    if features not in (None, "none"):
-        feature_set = open_features(features, artifacts_root)
-    if dataset is None:
-        if feature_set is None:
-            raise click.UsageError("without --features, --dataset says what to train on; add it")
-        dataset = feature_set.manifest.dataset.name
+    told = training_inputs(options)
     run = recommenders.train(
-        load(dataset, data_root),
-        backbone,
-        feature_set,
-        settings,
+        told.dataset,
+        told.backbone,
+        told.features,
+        told.settings,
         name=plain_name(name, "--name") if name else None,
-        modalities=modalities.split(",") if modalities else None,
-        judge_users=read_ids(judge_users) if judge_users else None,
-        **options,
+        **told.options,
     )
     present(run_summary(run), as_json, lambda: print_run(run))
 
@@ -120,33 +73,27 @@ def evaluate(
     """
     import time
 
-    from sgfd.recommenders.evaluation import DIVERSITY
-
     run = open_run(run_argument or run_option, runs_root)
     generic = run.generic_features(load(dataset, data_root)) if dataset else None
     start = time.perf_counter()
-    measured = {str(part): run.judge(part, generic).metrics for part in run.split.judged_parts()}
-    seconds = time.perf_counter() - start
-    # Diversity is of the data set's features: without them it stays what the run recorded.
-    recorded = {
-        part: {n: v for n, v in figures.items() if generic is None and n.startswith(DIVERSITY)}
-        for part, figures in run.metrics.items()
-    }
+    metrics = _measured(run, generic)
     summary = run_summary(run)
-    summary["seconds"]["evaluate"] = seconds
-    summary["metrics"] = {part: measured[part] | recorded[part] for part in measured}
-    summary["recorded"] = sorted({name for figures in recorded.values() for name in figures})
-    # A run of an earlier version has fewer metrics; those that it has must be the same.
-    summary["agrees"] = all(
-        summary["metrics"][part].get(name) == value
-        for part, figures in run.metrics.items()
-        for name, value in figures.items()
+    summary["seconds"]["evaluate"] = time.perf_counter() - start
+    summary["metrics"] = metrics
+    summary["recorded"] = sorted(
+        {name for part in metrics for name in metrics[part] if _is_recorded(name, generic)}
     )
+    summary["agrees"] = _agrees(summary["metrics"], run.metrics)
+    if run.refit is not None:
+        tested = _measured(run.refit, generic)
+        summary["refit"]["metrics"] = {part: found for part, found in tested.items() if found}
+        summary["agrees"] &= _agrees(summary["refit"]["metrics"], run.refit.metrics)
 
     def human() -> None:
         print_metrics(summary["metrics"])
         if summary["recorded"]:
             click.echo("diversity     is as the run recorded it; --dataset measures it again")
+        print_refit(summary)
         click.echo(
             f"run           {run.folder}: these are "
             + ("the run's own figures" if summary["agrees"] else "NOT the figures in run.json")
@@ -154,6 +101,34 @@ def evaluate(
 
     present(summary, as_json, human)
     return 0 if summary["agrees"] else 2
+
+
+def _measured(run: "Run", generic: "dict[str, Feature] | None") -> dict[str, dict[str, float]]:
+    """All metrics of a run; diversity, without the generic features, as they were recorded."""
+    return {
+        str(part): run.judge(part, generic).metrics
+        | {
+            name: value
+            for name, value in run.metrics.get(part, {}).items()
+            if _is_recorded(name, generic)
+        }
+        for part in run.split.judged_parts()
+    }
+
+
+def _is_recorded(name: str, generic: "dict[str, Feature] | None") -> bool:
+    from sgfd.recommenders.evaluation import DIVERSITY
+
+    return generic is None and name.startswith(DIVERSITY)
+
+
+def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> bool:
+    """Whether all metrics of a record are those measured now; an early version has fewer."""
+    return all(
+        now[part].get(name) == value
+        for part, figures in before.items()
+        for name, value in figures.items()
+    )
 
 
 @click.command()

@@ -13,8 +13,8 @@ class SettingsHelp(click.Command):
     """A command whose help ends with the settings that `--set` takes."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, settings in _settings_classes(self.name or ""):
-            if rows := _settings_rows(settings):
+        for title, settings, ranges in _settings_classes(self.name or ""):
+            if rows := _settings_rows(settings, ranges):
                 with formatter.section(f"Settings of {title} (--set NAME=VALUE)"):
                     formatter.write_dl(rows)
 
@@ -57,21 +57,25 @@ def _validation_line(error: "ValidationError") -> str:
     return f"--set {name}={first['input']}: {first['msg'].lower()}; see --help for what it takes"
 
 
-def _settings_classes(command: str) -> list[tuple[str, Any]]:
+def _settings_classes(command: str) -> list[tuple[str, Any, dict[str, Any]]]:
+    """Title, settings and the ranges in which `tune` searches them."""
     if command == "distill":
         from sgfd.distill.methods import METHODS
 
-        return [(name, method.settings) for name, method in METHODS.items()]
+        return [(name, method.settings, {}) for name, method in METHODS.items()]
     from sgfd.recommenders import backbone_places, find_backbone
 
-    return [(name, find_backbone(name).Settings) for name in backbone_places()]
+    kinds = {name: find_backbone(name) for name in backbone_places()}
+    return [(name, kind.Settings, kind.ranges()) for name, kind in kinds.items()]
 
 
-def _settings_rows(settings: Any) -> list[tuple[str, str]]:
+def _settings_rows(settings: Any, ranges: dict[str, Any]) -> list[tuple[str, str]]:
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(settings).json_schema()["properties"]
-    return [
-        (name, f"{field.get('description', '')}  [default: {field['default']}]")
-        for name, field in schema.items()
-    ]
+    rows = []
+    for name, field in schema.items():
+        tuned = f"; tuned from {ranges[name]}" if name in ranges else ""
+        text = f"{field.get('description', '')}  [default: {field['default']}{tuned}]"
+        rows.append((name, text))
+    return rows

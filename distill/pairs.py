@@ -41,7 +41,8 @@ class TrainingPairs:
     @cached_property
     def user_degrees(self) -> Indices:
         """How many items each user has, int64 (U,)."""
-        return np.diff(self.matrix.indptr).astype(np.int64)
+        degrees: Indices = np.diff(self.matrix.indptr).astype(np.int64)
+        return degrees
 
     @property
     def items(self) -> Indices:

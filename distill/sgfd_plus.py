@@ -40,7 +40,8 @@ def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
     """Train the student on all items, for the epochs that held-out items chose."""
     features, columns = task.catalog.features, task.standardisation
     rows = FusedRows(features, columns, task.device)
-    pairs, figures = task.pairs, {}
+    pairs = task.pairs
+    figures: dict[str, Any] = {}
     if pairs is None or not len(pairs.users_with(2)):
         logger.warning(
             "no user with 2 training items guides the student: "
@@ -106,7 +107,7 @@ class SGFDPlus(Trainable):
         share = self.settings.modality_dropout
         if not self.training or not share or len(self.widths) < 2:
             return rows
-        parts = rows.split(self.widths, dim=1)
+        parts = torch.split(rows, self.widths, dim=1)
         there = torch.stack([(part != 0).any(dim=1) for part in parts], dim=1)
         drawn = torch.rand(there.shape).to(rows.device).masked_fill(~there, -1)
         kept = functional.one_hot(drawn.argmax(dim=1), len(parts)).bool()
@@ -229,11 +230,18 @@ class HeldOutItems:
         profiles = torch.from_numpy(self.known @ vectors(self.known_items).numpy())
         return functional.normalize(profiles, dim=1) @ vectors(self.items).T
 
-    def loss(self, rows: FusedRows, weight: Tensor, temperature: float) -> float:
-        """The contrastive loss with the held-out items as candidates."""
+    def ndcg(self, rows: FusedRows, weight: Tensor | None) -> float:
+        """NDCG of all held-out items in order, mean over the users.
+
+        Of ranks, as what the features are for: the training loss on the held-out items rises
+        while they are still found better. Not cut off, so that every item counts.
+        """
         wanted = torch.from_numpy(self.wanted.toarray())
-        probabilities = torch.log_softmax(self.scores(rows, weight) / temperature, dim=1)
-        return float(-((probabilities * wanted).sum(dim=1) / wanted.sum(dim=1)).mean())
+        order = self.scores(rows, weight).argsort(dim=1, descending=True, stable=True)
+        discount = 1 / torch.log2(torch.arange(2, wanted.shape[1] + 2))
+        gain = (wanted.gather(1, order) * discount).sum(dim=1)
+        ideal = torch.cumsum(discount, dim=0)[wanted.sum(dim=1).long() - 1]
+        return float((gain / ideal).mean())
 
     def recall(self, rows: FusedRows, weight: Tensor | None) -> float:
         """Recall@20 among the held-out items, mean over the users."""
@@ -280,7 +288,7 @@ def _epochs_and_figures(
     start = model.weight.detach().clone()
 
     def held_out_loss() -> float:
-        return judge.loss(rows, model.weight, settings.temperature)
+        return -judge.ndcg(rows, model.weight)
 
     before = held_out_loss()
     state = fit(model, _profiles(rows, left, task, settings), held_out_loss, task.work)

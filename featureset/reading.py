@@ -118,7 +118,7 @@ class FeatureSet:
         tensors, student = self.student(), self.manifest.student
         assert student is not None
         blocks = generic if isinstance(generic, dict) else {modality: generic}
-        total, lacking = np.float32(0), []
+        outputs, lacking = [], []
         for name in self._described(modality).parts or [modality]:
             weight, bias, mean, scale = (
                 tensors[f"{name}.{part}"] for part in ("weight", "bias", "mean", "scale")
@@ -130,8 +130,9 @@ class FeatureSet:
                 x = _unit(x)
             x = x @ weight.T + bias
             x = np.where(x < 0, np.float32(student.negative_slope) * x, x)
-            total = total + np.where(lacking[-1][:, None], np.float32(0), x)
-        rows = np.asarray(_unit(total) if student.normalised else total, dtype=np.float32)
+            outputs.append(np.where(lacking[-1][:, None], np.float32(0), x))
+        rows = np.asarray(np.sum(outputs, axis=0), dtype=np.float32)
+        rows = _unit(rows) if student.normalised else rows
         rows[np.all(lacking, axis=0)] = np.nan
         return rows
 

@@ -1,6 +1,6 @@
 """What a long computation needs: a device, a work folder, checkpoints, progress, Ctrl-C."""
 
-from sgfd.jobs.checkpoint import pack, subset, unpack
+from sgfd.jobs.checkpoint import Checkpoint, pack, subset, unpack
 from sgfd.jobs.device import (
     keep_freed_memory,
     peak_memory_bytes,
@@ -12,14 +12,16 @@ from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import progress
-from sgfd.jobs.workfolder import WorkFolder, try_lock
+from sgfd.jobs.workfolder import WorkFolder, locked, try_lock
 
 __all__ = [
+    "Checkpoint",
     "Interrupt",
     "JobError",
     "WorkFolder",
     "deferred_interrupt",
     "keep_freed_memory",
+    "locked",
     "pack",
     "peak_memory_bytes",
     "progress",

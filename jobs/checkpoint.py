@@ -1,8 +1,48 @@
 """The state of a training run as plain tensors, so that a checkpoint needs no pickle."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from sgfd.featureset import write_file
+from sgfd.jobs.errors import JobError
+
+
+class Checkpoint:
+    """A file of tensors, with the rest of a computation's state as JSON in its metadata."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace the checkpoint by this one, as a whole or not at all."""
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_file(self.path, save(plain, metadata={"state": json.dumps(state)}))
+
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last one: its tensors (on the CPU) and its state; None if there is none.
+
+        Raises:
+            JobError: it can't be read.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, json.loads(file.metadata()["state"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise JobError(
+                self.path,
+                f"the checkpoint can't be read ({error})",
+                "delete it and run again",
+            ) from None
 
 
 def pack(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

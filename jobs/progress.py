@@ -2,9 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance = Callable[..., None]
+
+_shown: "Progress | None" = None  # the bars at hand; those of inner work stand below the outer one
 
 
 @contextmanager
@@ -13,6 +19,7 @@ def progress(total: int, label: str) -> Iterator[Advance]:
 
     Where standard error is no terminal, nothing is drawn and rich is never imported.
     """
+    global _shown
     if not sys.stderr.isatty():
         yield lambda steps=1, **figures: None
         return
@@ -32,11 +39,22 @@ def progress(total: int, label: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with ExitStack() as stack:
+        if _shown is None:
+            bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            _shown = stack.enter_context(bars)
+            stack.callback(_forget)
+        bar = _shown
         task = bar.add_task(label, total=total, figures="")
+        stack.callback(bar.remove_task, task)
 
         def advance(steps: int = 1, **figures: object) -> None:
             text = "  ".join(f"{name} {value}" for name, value in figures.items())
             bar.update(task, advance=steps, figures=text)
 
         yield advance
+
+
+def _forget() -> None:
+    global _shown
+    _shown = None

@@ -4,7 +4,8 @@ Beside the target `NAME` lies `.NAME.partial/` while the work is going on:
 
     lock                     held (flock) by the process at work; a killed one lets go by itself
     identity.json            what is being computed: inputs, settings, seed
-    checkpoint.safetensors   tensors, with the rest of the state as JSON in the metadata
+    checkpoint.safetensors   where the work stands
+    NAME.safetensors         the same of a further stage called NAME
     result/                  the folder that will become NAME
 
 A reader never looks in there, so a killed process leaves nothing that passes for a result.
@@ -16,15 +17,15 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from sgfd.featureset import publish_folder, write_file
+from sgfd.jobs.checkpoint import Checkpoint
 from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import disk_is_full, no_room, room_in
 
@@ -48,6 +49,33 @@ def try_lock(path: Path) -> int | None:
     return lock
 
 
+@contextlib.contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder that is made bit by bit; a killed process lets go by itself.
+
+    Args:
+        doing: what another process does in it, such as `compares`.
+
+    Raises:
+        JobError: it can't be written, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = try_lock(folder / "lock")
+    except OSError as error:
+        raise JobError(folder, f"can't be written ({error.strerror})", "choose another") from None
+    if lock is None:
+        raise JobError(
+            folder,
+            f"another process {doing} in it at this moment",
+            "wait for it to end, or choose another --name",
+        )
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 class WorkFolder:
     """The work on one target folder; use it as a context manager.
 
@@ -69,7 +97,7 @@ class WorkFolder:
         self.result = self.folder / "result"
         self.resumed = False
         self._identity = json.dumps(identity, sort_keys=True)
-        self._checkpoint = self.folder / "checkpoint.safetensors"
+        self._checkpoint = Checkpoint(self.folder / "checkpoint.safetensors")
         self._lock: int | None = None
         self._published = False
 
@@ -97,23 +125,15 @@ class WorkFolder:
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the checkpoint by this one, as a whole or not at all."""
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_file(self._checkpoint, save(plain, metadata={"state": json.dumps(state)}))
+        self._checkpoint.save(tensors, state)
 
     def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The last checkpoint: its tensors (on the CPU) and its state; None if there is none."""
-        if not self._checkpoint.exists():
-            return None
-        try:
-            with safe_open(self._checkpoint, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return tensors, json.loads(file.metadata()["state"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise JobError(
-                self._checkpoint,
-                f"the checkpoint can't be read ({error})",
-                "delete it and run again",
-            ) from None
+        return self._checkpoint.restore()
+
+    def stage(self, name: str) -> Checkpoint:
+        """The checkpoint of a further stage of the work, kept beside that of the first."""
+        return Checkpoint(self.folder / f"{name}.safetensors")
 
     def publish(self) -> Path:
         """Make `result` the target by one rename and remove the rest of the work."""
@@ -149,10 +169,13 @@ class WorkFolder:
             return os.fstat(lock).st_ino == (self.folder / "lock").stat().st_ino
         return False
 
+    def _checkpoints(self) -> list[Path]:
+        return list(self.folder.glob("*.safetensors"))
+
     def _leave(self) -> None:
-        """Let go of the folder; of unfinished work, a next run can use the checkpoint alone."""
+        """Let go of the folder; of unfinished work, a next run can use the checkpoints alone."""
         if not self._published:
-            useless = self.result if self._checkpoint.exists() else self.folder
+            useless = self.result if self._checkpoints() else self.folder
             shutil.rmtree(useless, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -162,7 +185,7 @@ class WorkFolder:
         """Keep what an earlier, ended process left of the same work; clear anything else."""
         record = self.folder / "identity.json"
         left = record.read_text(encoding="utf-8") if record.exists() else None
-        if left == self._identity and self._checkpoint.exists():
+        if left == self._identity and self._checkpoints():
             self.resumed = True
             logger.info("resuming unfinished work on %s from its last checkpoint", self.target)
         else:
@@ -173,7 +196,8 @@ class WorkFolder:
                     else "had other inputs or settings"
                 )
                 logger.info("unfinished work on %s %s: starting over", self.target, why)
-            self._checkpoint.unlink(missing_ok=True)
+            for checkpoint in self._checkpoints():
+                checkpoint.unlink()
         shutil.rmtree(self.result, ignore_errors=True)
         self.result.mkdir()
         write_file(record, self._identity.encode())

@@ -8,7 +8,7 @@ run.metrics["test"]["recall@20"]
 recommenders.recommend(run, "A2TM9WEZ2CIXH2", k=5)
 """
 
-from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch, Range
 from sgfd.recommenders.backbones import backbone_places, find_backbone, find_preset
 from sgfd.recommenders.evaluation import judge, top_k
 from sgfd.recommenders.inputs import Inputs
@@ -17,6 +17,7 @@ from sgfd.recommenders.newcomers import with_new_items, with_new_user
 from sgfd.recommenders.recommending import recommend, similar, write_recommendations
 from sgfd.recommenders.run import train
 from sgfd.recommenders.run_folder import Run, load_run
+from sgfd.recommenders.tuning import tune
 
 __all__ = [
     "Backbone",
@@ -24,6 +25,7 @@ __all__ = [
     "Batch",
     "Inputs",
     "ItemSets",
+    "Range",
     "Run",
     "backbone_places",
     "find_backbone",
@@ -34,6 +36,7 @@ __all__ = [
     "similar",
     "top_k",
     "train",
+    "tune",
     "with_new_items",
     "with_new_user",
     "write_recommendations",

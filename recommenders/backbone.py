@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import torch
 from pydantic import ConfigDict, Field
@@ -20,11 +20,38 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+@dataclass(frozen=True)
+class Range:
+    """Where `pipeline tune` searches a setting, declared in the setting's annotation:
+
+        layers: Annotated[Count, Range(1, 4)] = 2
+
+    Attributes:
+        low, high: both included; the setting's default lies between them.
+        log: searched evenly in the logarithm.
+        features: it matters only where there are features, and is searched only there.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    features: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{', by logarithm' if self.log else ''}"
+
+
+LearningRate = Annotated[Positive, Range(1e-4, 1e-2, log=True)]
+
+
 @checked_dataclass(frozen=True, config=CHECKED)
 class BackboneSettings:
     """Settings that every trained backbone has; a backbone's own class adds to them."""
 
-    learning_rate: Positive = 1e-3
+    learning_rate: LearningRate = 1e-3
     """Step size of Adam."""
     batch_size: Count = 2048
     """Training interactions a step."""
@@ -101,6 +128,19 @@ class Backbone(nn.Module, ABC):
     def rescores(cls) -> bool:
         """Whether the score is what `rescore` says."""
         return cls.rescore is not Backbone.rescore
+
+    @classmethod
+    def ranges(cls) -> dict[str, Range]:
+        """What `pipeline tune` searches, by setting; none of the training's where none is."""
+        ranges = {
+            name: mark
+            for name, hint in get_type_hints(cls.Settings, include_extras=True).items()
+            for mark in getattr(hint, "__metadata__", ())
+            if isinstance(mark, Range)
+        }
+        if not cls.trained:
+            ranges.pop("learning_rate", None)
+        return ranges
 
     def begin_epoch(self, generator: torch.Generator) -> None:
         """Called before each epoch; all its randomness must come from `generator` (CPU)."""

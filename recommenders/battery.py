@@ -131,6 +131,15 @@ def odd_shapes_are_handled(kind: type[Backbone]) -> None:
         assert lists.shape == (n_users, 3)
 
 
+def ranges_hold_the_defaults(kind: type[Backbone]) -> None:
+    """What `tune` searches starts inside its range, whose ends the settings accept."""
+    for name, where in kind.ranges().items():
+        default = getattr(kind.Settings(), name)
+        assert default in where, f"{name} is {default} by default, outside {where}"
+        for end in (where.low, where.high):
+            kind.Settings(**{name: end})  # type: ignore[arg-type]
+
+
 BATTERY: tuple[Callable[[type[Backbone]], None], ...] = (
     losses_are_finite_scalars,
     gradients_reach_every_parameter,
@@ -139,6 +148,7 @@ BATTERY: tuple[Callable[[type[Backbone]], None], ...] = (
     a_stored_model_ranks_the_same,
     lists_are_those_of_brute_force,
     odd_shapes_are_handled,
+    ranges_hold_the_defaults,
 )
 
 

@@ -57,6 +57,10 @@ class ItemSets:
         positions = np.repeat(self.offsets[users] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return ItemSets(offsets, self.items[positions], self.n_items)
 
+    def emptied(self) -> "ItemSets":
+        """As many users, with no items."""
+        return ItemSets(np.zeros_like(self.offsets), self.items[:0], self.n_items)
+
     def restrict(self, candidates: Indices) -> "ItemSets":
         """The sets among some items (ascending), which are renumbered 0..len(candidates)-1."""
         place = np.full(self.n_items, -1, dtype=np.int64)

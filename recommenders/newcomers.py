@@ -87,7 +87,14 @@ def with_new_items(run: Run, features: FeatureSet) -> Run:
         )
     _refuse_other_features(run, features)
     fresh = np.flatnonzero(~np.isin(features.item_ids, run.names.items))
-    added = aligned_features(features, fresh, used["scale"], list(run.features), used["factors"])
+    added = aligned_features(
+        features,
+        fresh,
+        used["scale"],
+        list(run.features),
+        used["factors"],
+        used.get("dimension"),
+    )
     joined = {
         name: replace(
             old,

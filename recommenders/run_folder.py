@@ -10,6 +10,8 @@
     users.parquet          user_id, and judged where test judges some of them alone
     items.parquet          item_id, title, label
     features.safetensors   the aligned features, where there were any: NAME.values, NAME.present
+    refit/                 where there was one, the run of the model trained on train and valid
+                           together: the same files, valid being a part of train and empty
 
 Unlike a feature set, a run holds user ids and interactions: it is not for sharing.
 """
@@ -45,6 +47,7 @@ from sgfd.recommenders.ranking import rank_by_model, rank_by_vectors
 RUN_FORMAT = 1
 NARROWED_FORMAT = 2  # judged among some items or users alone: readers of 1 would judge all
 PARTS = ("train", "valid", "test")
+REFIT = "refit"  # the folder of the run inside the run
 USERS_A_BLOCK = 16_384
 
 
@@ -82,6 +85,11 @@ class Run:
     @property
     def similarity(self) -> Similarity:
         return "l2" if self.record["similarity"] == "l2" else "inner_product"
+
+    @cached_property
+    def refit(self) -> "Run | None":
+        """The run of the model that was trained on train and valid together, if there is one."""
+        return load_run(self.folder / REFIT) if REFIT in self.record else None
 
     @property
     def settings(self) -> BackboneSettings:

@@ -11,12 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgfd.jobs import JobError, WorkFolder, deferred_interrupt, pack, progress, subset, unpack
+from sgfd.jobs import (
+    Checkpoint,
+    JobError,
+    WorkFolder,
+    deferred_interrupt,
+    pack,
+    progress,
+    subset,
+    unpack,
+)
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.sampling import EpochBatches
 
 logger = logging.getLogger("sgfd")
+
+
+class DivergenceError(JobError):
+    """A part of the loss is not finite: the settings are at fault, not the inputs."""
 
 
 @dataclass
@@ -26,7 +39,8 @@ class TrainingState:
     Attributes:
         epoch: epochs done. step: batches done of the epoch at hand.
         sums: the parts of the loss, summed over the epoch's batches so far.
-        best, best_epoch: highest score so far, and after how many epochs.
+        best, best_epoch: highest score so far, and after how many epochs; without scores the
+            last epoch is the best.
         seconds: time spent on training and on the scores that stop it.
         history: one row an epoch.
     """
@@ -45,15 +59,20 @@ def fit(
     inputs: Inputs,
     settings: BackboneSettings,
     seed: int,
-    work: WorkFolder,
-    score: Callable[[Backbone], float],
+    work: WorkFolder | Checkpoint,
+    score: Callable[[Backbone], float] | None,
+    watch: Callable[[TrainingState], None] | None = None,
 ) -> TrainingState:
     """Train until `score` has not risen for `patience` epochs; leave the best weights in place.
 
     Resumes from the checkpoint in `work` where there is one, to the same result.
 
+    Args:
+        score: the higher, the better; None to train for all `epochs` and keep the last weights.
+        watch: told of the state after each epoch; what it raises ends the training.
+
     Raises:
-        JobError: a part of the loss is not finite; the best weights stay in the checkpoint.
+        DivergenceError: the loss is not finite; the best weights stay in the checkpoint.
         KeyboardInterrupt: the user stopped it; the checkpoint is written.
     """
     optimizer = torch.optim.Adam(backbone.parameters(), settings.learning_rate, fused=True)
@@ -72,7 +91,9 @@ def fit(
     start, spent, last = time.perf_counter(), state.seconds, time.monotonic()
     with deferred_interrupt() as interrupt, progress(settings.epochs, "training") as advance:
         advance(state.epoch)
-        while state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience:
+        while state.epoch < settings.epochs and (
+            score is None or state.epoch - state.best_epoch < settings.patience
+        ):
             backbone.train()
             batches = EpochBatches(
                 inputs, settings.batch_size, backbone.negatives, seed, state.epoch
@@ -100,11 +121,18 @@ def fit(
                     raise KeyboardInterrupt
             losses = {name: total / len(batches) for name, total in state.sums.items()}
             state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+            if score is None:
+                state.best_epoch, best = state.epoch, _copy(backbone)
+                state.history.append({"epoch": state.epoch, **losses})
+                advance(1)
+                continue
             reached = score(backbone)
             if reached > state.best:
                 state.best, state.best_epoch, best = reached, state.epoch, _copy(backbone)
             state.history.append({"epoch": state.epoch, "recall@20": reached, **losses})
             advance(1, best=f"{state.best:.4f}", epoch=state.best_epoch)
+            if watch is not None:
+                watch(state)
     state.seconds = spent + time.perf_counter() - start
     backbone.load_state_dict(best)
     return state
@@ -120,8 +148,10 @@ def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def _divergence(broken: list[str], state: TrainingState, settings: BackboneSettings) -> JobError:
-    return JobError(
+def _divergence(
+    broken: list[str], state: TrainingState, settings: BackboneSettings
+) -> DivergenceError:
+    return DivergenceError(
         f"epoch {state.epoch + 1}, step {state.step}",
         f"the loss is no longer finite ({', '.join(broken)})",
         f"lower learning_rate (it is {settings.learning_rate:g}); the best weights are kept",

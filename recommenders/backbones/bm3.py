@@ -4,7 +4,7 @@ Zhou, Zhou, Liu, Zeng, Miao, Wang, You, Jiang: Bootstrap Latent Representations 
 Recommendation, WWW 2023, arXiv 2207.05969. Equation numbers refer to that paper.
 """
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -17,6 +17,8 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Positive,
+    Range,
     Share,
 )
 from sgfd.recommenders.graph import BipartiteGraph
@@ -30,17 +32,19 @@ MASKS = 4096  # dropout masks to choose from
 class BM3Settings(BackboneSettings):
     """Settings of BM3; the grid of the paper's section 4.1.4 is in the descriptions."""
 
+    learning_rate: Annotated[Positive, Range(1e-4, 1e-1, log=True)] = 1e-3
+    """Step size of Adam."""
     patience: Count = 50
     """Stop after so many epochs without a better Recall@20, which rises slowly and with noise."""
     embedding_dim: Count = 128
     """Width of user and item vectors."""
-    layers: Count = 1
+    layers: Annotated[Count, Range(1, 2)] = 1
     """Rounds of propagation on the user-item graph (1 or 2 in the paper)."""
-    dropout: Share = 0.5
+    dropout: Annotated[Share, Range(0.1, 0.7)] = 0.5
     """Share of a target's entries that are dropped (0.3 or 0.5 in the paper)."""
-    contrast_weight: NotNegative = 2.0
+    contrast_weight: Annotated[NotNegative, Range(0.1, 10.0, log=True, features=True)] = 2.0
     """Weight of the modality losses (the authors' cl_weight)."""
-    regularization: NotNegative = 0.1
+    regularization: Annotated[NotNegative, Range(1e-4, 1.0, log=True)] = 0.1
     """Weight of the norms of users and items (0.1, 0.01 or 0.001 in the paper)."""
 
 

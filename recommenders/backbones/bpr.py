@@ -4,7 +4,7 @@ Rendle, Freudenthaler, Gantner, Schmidt-Thieme: BPR: Bayesian Personalized Ranki
 Feedback, UAI 2009.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -17,8 +17,9 @@ from sgfd.recommenders.backbone import (
     BackboneSettings,
     Batch,
     Count,
+    LearningRate,
     NotNegative,
-    Positive,
+    Range,
 )
 from sgfd.recommenders.inputs import Inputs
 
@@ -27,11 +28,11 @@ from sgfd.recommenders.inputs import Inputs
 class BPRSettings(BackboneSettings):
     """Settings of BPR; step and penalty chosen on the validation part of two data sets."""
 
-    learning_rate: Positive = 5e-3
+    learning_rate: LearningRate = 5e-3
     """Step size of Adam."""
     embedding_dim: Count = 64
     """Width of user and item vectors."""
-    regularization: NotNegative = 3e-2
+    regularization: Annotated[NotNegative, Range(1e-4, 1.0, log=True)] = 3e-2
     """Weight of the squared vectors of the batch (lambda of eq. BPR-Opt)."""
 
 

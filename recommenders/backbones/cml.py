@@ -4,7 +4,7 @@ Hsieh, Yang, Cui, Lin, Belongie, Estrin: Collaborative Metric Learning, WWW 2017
 refer to that paper.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,7 @@ from sgfd.recommenders.backbone import (
     Count,
     NotNegative,
     Positive,
+    Range,
     Share,
 )
 from sgfd.recommenders.inputs import Inputs
@@ -30,17 +31,17 @@ class CMLSettings(BackboneSettings):
 
     embedding_dim: Count = 100
     """Width of the points."""
-    margin: Positive = 1.0
+    margin: Annotated[Positive, Range(0.1, 2.0)] = 1.0
     """How much farther than a liked item any other must be, in squared distance (m of eq. 1)."""
     sampled: Count = 10
     """Negatives of each interaction, of which the nearest counts (U of section 3.3)."""
-    covariance_weight: NotNegative = 1.0
+    covariance_weight: Annotated[NotNegative, Range(0.1, 100.0, log=True)] = 1.0
     """Weight of the penalty on correlated dimensions (lambda_c)."""
-    content_weight: NotNegative = 1.0
+    content_weight: Annotated[NotNegative, Range(1e-2, 10.0, log=True, features=True)] = 1.0
     """Weight of the feature loss (lambda_f)."""
     hidden_dim: Count = 256
     """Width of the feature projection's hidden layer."""
-    dropout: Share = 0.1
+    dropout: Annotated[Share, Range(0.0, 0.5, features=True)] = 0.1
     """Share of the hidden entries that are dropped."""
 
 

@@ -5,7 +5,7 @@ Wang, Jin, Zhang, He, Xu, Chua: Disentangled Graph Collaborative Filtering, SIGI
 """
 
 from itertools import combinations
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,7 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Range,
 )
 from sgfd.recommenders.edges import Edges
 from sgfd.recommenders.inputs import Inputs
@@ -30,17 +31,17 @@ class DGCFSettings(BackboneSettings):
 
     embedding_dim: Count = 64
     """Width of the vectors, the intents' chunks together; rounded up to a multiple of them."""
-    intents: Count = 4
+    intents: Annotated[Count, Range(1, 8, log=True)] = 4
     """Chunks of a vector, one an intent (K)."""
     iterations: Count = 2
     """Rounds of routing in each layer (T)."""
-    layers: Count = 1
+    layers: Annotated[Count, Range(1, 3)] = 1
     """Layers of propagation (L)."""
-    independence_weight: NotNegative = 1e-2
+    independence_weight: Annotated[NotNegative, Range(1e-3, 1.0, log=True)] = 1e-2
     """Weight of the distance correlation between the intents (lambda_1 of eq. 16)."""
     independence_rows: Count = 128
     """Users and items of the batch, each, on which that correlation is measured."""
-    regularization: NotNegative = 1e-3
+    regularization: Annotated[NotNegative, Range(1e-5, 1e-1, log=True)] = 1e-3
     """Weight of the squared layer-0 vectors of the batch (lambda_2 of eq. 16)."""
 
 

@@ -5,7 +5,7 @@ Recommendation, MM 2023, arXiv 2211.06924. Equation numbers refer to that paper.
 """
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,7 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Range,
     Share,
 )
 from sgfd.recommenders.graph import BipartiteGraph
@@ -32,15 +33,15 @@ class FREEDOMSettings(BackboneSettings):
 
     embedding_dim: Count = 64
     """Width of user and item vectors."""
-    layers: Count = 2
+    layers: Annotated[Count, Range(1, 4)] = 2
     """Rounds of propagation on the user-item graph."""
     item_layers: Count = 1
     """Rounds of propagation on the item-item graph."""
     neighbours: Count = 10
     """Nearest items by feature that each item is joined to (k of eq. 2)."""
-    pruned: Share = 0.8
+    pruned: Annotated[Share, Range(0.5, 0.95)] = 0.8
     """Share of the training interactions left out of the graph of an epoch (rho)."""
-    content_weight: NotNegative = 1e-3
+    content_weight: Annotated[NotNegative, Range(1e-5, 1e-1, log=True, features=True)] = 1e-3
     """Weight of the ranking losses by feature (lambda of eq. 15)."""
 
 

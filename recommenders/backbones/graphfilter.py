@@ -5,7 +5,7 @@ Training-free Graph Filtering via Multimodal Feature Refinement for Extremely Fa
 Recommendation, 2025, arXiv 2503.04406), in a plain linear form.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Range,
     Share,
 )
 from sgfd.recommenders.graph import BipartiteGraph
@@ -34,18 +35,18 @@ SCALE_USERS = 256  # whose scores set the parts' sizes
 class GraphFilterSettings(BackboneSettings):
     """Settings of the graph filter, chosen on the valid parts of Office and MovieLens 100K."""
 
-    user_exponent: NotNegative = 0.6
+    user_exponent: Annotated[NotNegative, Range(0.0, 1.0)] = 0.6
     """A user of n interactions weighs n^-user_exponent in the co-interactions (GF-CF: 1)."""
-    item_exponent: Share = 0.6
+    item_exponent: Annotated[Share, Range(0.0, 0.95)] = 0.6
     """Share of an item's normalisation that is done where it is interacted with, the rest where
     it is recommended (alpha of MM-GF; GF-CF: 0.5)."""
-    low_pass_dim: Count = 64
+    low_pass_dim: Annotated[Count, Range(16, 256, log=True)] = 64
     """Smoothest patterns of co-interaction that the ideal low-pass filter lets through."""
-    low_pass_weight: NotNegative = 0.3
+    low_pass_weight: Annotated[NotNegative, Range(0.0, 1.0)] = 0.3
     """Weight of the ideal low-pass filter (alpha of GF-CF)."""
-    neighbours: Count = 10
+    neighbours: Annotated[Count, Range(5, 50, log=True, features=True)] = 10
     """Nearest items by feature that each item is joined to, in each modality."""
-    content_weight: NotNegative = 0.3
+    content_weight: Annotated[NotNegative, Range(0.0, 2.0, features=True)] = 0.3
     """Weight of the filter over feature neighbours, the mean over the modalities."""
 
 

@@ -4,7 +4,7 @@ Wei, Wang, Nie, He, Chua: Graph-Refined Convolutional Network for Multimedia Rec
 Implicit Feedback, MM 2020, arXiv 2008.10294.
 """
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,7 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Range,
 )
 from sgfd.recommenders.edges import Edges
 from sgfd.recommenders.inputs import Inputs
@@ -33,13 +34,13 @@ class GRCNSettings(BackboneSettings):
     """Training interactions a step."""
     embedding_dim: Count = 128
     """Width of the id vectors and of each modality's."""
-    routing_rounds: Count = 3
+    routing_rounds: Annotated[Count, Range(1, 4, features=True)] = 3
     """Rounds in which a user's preference learns from the contents of his items (R)."""
-    layers: Count = 2
+    layers: Annotated[Count, Range(1, 4)] = 2
     """Rounds of convolution on the refined graph."""
     prune: bool = True
     """Whether edges of negative weight are cut (ReLU)."""
-    weight_decay: NotNegative = 1e-3
+    weight_decay: Annotated[NotNegative, Range(1e-5, 1e-1, log=True)] = 1e-3
     """Weight of the mean square of the batch's id embeddings and preferences."""
 
 

@@ -4,7 +4,7 @@ He, Deng, Wang, Li, Zhang, Wang: LightGCN: Simplifying and Powering Graph Convol
 Recommendation, SIGIR 2020, arXiv 2002.02126. Equation numbers refer to that paper.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Range,
 )
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
@@ -29,9 +30,9 @@ class LightGCNSettings(BackboneSettings):
 
     embedding_dim: Count = 64
     """Width of user and item vectors."""
-    layers: Count = 3
+    layers: Annotated[Count, Range(1, 4)] = 3
     """Rounds of propagation (1 to 4 in the paper)."""
-    regularization: NotNegative = 1e-4
+    regularization: Annotated[NotNegative, Range(1e-6, 1e-2, log=True)] = 1e-4
     """Weight of the squared round-0 vectors of the batch (lambda of eq. 15)."""
 
 

@@ -4,7 +4,7 @@ Not meta-learning. Liu, Cheng, Sun, Wang, Nie, Kankanhalli: User Diverse Prefere
 Multimodal Attentive Metric Learning, MM 2019, arXiv 1908.07738.
 """
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -19,6 +19,7 @@ from sgfd.recommenders.backbone import (
     Count,
     NotNegative,
     Positive,
+    Range,
     Share,
 )
 from sgfd.recommenders.inputs import Inputs
@@ -35,15 +36,15 @@ class MAMLSettings(BackboneSettings):
     """Training interactions a step."""
     embedding_dim: Count = 128
     """Width of the points."""
-    margin: Positive = 1.0
+    margin: Annotated[Positive, Range(0.1, 2.0)] = 1.0
     """How much farther than a liked item any other must be."""
     sampled: Count = 4
     """Negatives of each interaction, of which the nearest counts (W)."""
-    content_weight: NotNegative = 1.0
+    content_weight: Annotated[NotNegative, Range(1e-2, 10.0, log=True, features=True)] = 1.0
     """Weight of the feature loss."""
-    covariance_weight: NotNegative = 5.0
+    covariance_weight: Annotated[NotNegative, Range(0.1, 100.0, log=True)] = 5.0
     """Weight of the penalty on correlated dimensions."""
-    dropout: Share = 0.2
+    dropout: Annotated[Share, Range(0.0, 0.5, features=True)] = 0.2
     """Share of the projection's hidden entries that are dropped."""
     train_attention: bool = True
     """Off, the attention stays as it starts, as in the published code."""

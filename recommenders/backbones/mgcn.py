@@ -4,7 +4,7 @@ Yu, Tan, Lu, Bao: Multi-View Graph Convolutional Network for Multimedia Recommen
 arXiv 2308.03588. Equation numbers refer to that paper.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -19,6 +19,7 @@ from sgfd.recommenders.backbone import (
     Count,
     NotNegative,
     Positive,
+    Range,
 )
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
@@ -32,15 +33,15 @@ class MGCNSettings(BackboneSettings):
 
     embedding_dim: Count = 64
     """Width of user and item vectors."""
-    layers: Count = 2
+    layers: Annotated[Count, Range(1, 4)] = 2
     """Rounds of propagation on the user-item graph."""
     neighbours: Count = 10
     """Nearest items by feature that each item is joined to."""
-    contrast_weight: NotNegative = 1e-2
+    contrast_weight: Annotated[NotNegative, Range(1e-3, 1.0, log=True, features=True)] = 1e-2
     """Weight of the contrast of behaviour and content (lambda_C of eq. 20)."""
-    temperature: Positive = 0.2
+    temperature: Annotated[Positive, Range(0.1, 1.0, log=True, features=True)] = 0.2
     """Temperature of that contrast (tau of eq. 19)."""
-    regularization: NotNegative = 1e-4
+    regularization: Annotated[NotNegative, Range(1e-6, 1e-2, log=True)] = 1e-4
     """Weight of the squared embeddings of the batch (lambda_E of eq. 20)."""
 
 

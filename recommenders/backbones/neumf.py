@@ -5,7 +5,7 @@ numbers refer to that paper.
 """
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -19,6 +19,7 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Range,
     Share,
 )
 from sgfd.recommenders.inputs import Inputs
@@ -32,13 +33,13 @@ class NeuMFSettings(BackboneSettings):
 
     batch_size: Count = 256
     """Training interactions a step, each with its negatives."""
-    factors: Count = 32
+    factors: Annotated[Count, Range(8, 64, log=True)] = 32
     """Width of the last layer of either part (predictive factors; 8 to 64 in the paper)."""
-    layers: Count = 3
+    layers: Annotated[Count, Range(1, 4)] = 3
     """Hidden layers of the perceptron, each half as wide as the one before."""
     sampled: Count = 4
     """Negatives of each interaction."""
-    dropout: Share = 0.0
+    dropout: Annotated[Share, Range(0.0, 0.5)] = 0.0
     """Share of the perceptron's hidden entries that are dropped."""
     regularization: NotNegative = 0.0
     """Weight of the squared vectors of the batch."""

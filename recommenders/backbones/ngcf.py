@@ -4,7 +4,7 @@ Wang, He, Wang, Feng, Chua: Neural Graph Collaborative Filtering, SIGIR 2019, ar
 Equation numbers refer to that paper.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -18,6 +18,7 @@ from sgfd.recommenders.backbone import (
     Batch,
     Count,
     NotNegative,
+    Range,
     Share,
 )
 from sgfd.recommenders.graph import BipartiteGraph
@@ -36,11 +37,11 @@ class NGCFSettings(BackboneSettings):
     """Training interactions a step."""
     embedding_dim: Count = 64
     """Width of the vectors, and of every layer."""
-    layers: Count = 3
+    layers: Annotated[Count, Range(1, 4)] = 3
     """Rounds of propagation (L)."""
-    message_dropout: Share = 0.1
+    message_dropout: Annotated[Share, Range(0.0, 0.5)] = 0.1
     """Share of a layer's output entries dropped in training."""
-    regularization: NotNegative = 1e-4
+    regularization: Annotated[NotNegative, Range(1e-6, 1e-2, log=True)] = 1e-4
     """Weight of the squared round-0 vectors of the batch (lambda of eq. 11)."""
 
 

@@ -4,7 +4,7 @@ He, McAuley: VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, 
 arXiv 1510.01784. Equation numbers refer to that paper.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -16,8 +16,9 @@ from sgfd.recommenders.backbone import (
     BackboneSettings,
     Batch,
     Count,
+    LearningRate,
     NotNegative,
-    Positive,
+    Range,
 )
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
@@ -30,13 +31,13 @@ class VBPRSettings(BackboneSettings):
     Step and penalty are chosen on the validation part of a real data set.
     """
 
-    learning_rate: Positive = 5e-3
+    learning_rate: LearningRate = 5e-3
     """Step size of Adam."""
     latent_dim: Count = 64
     """Width of the latent factors gamma."""
     content_dim: Count = 64
     """Width of the factors theta that meet the features."""
-    regularization: NotNegative = 6e-2
+    regularization: Annotated[NotNegative, Range(1e-4, 1.0, log=True)] = 6e-2
     """Weight of the squared factors and biases of the batch (lambda of eq. 7)."""
 
 

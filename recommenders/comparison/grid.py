@@ -3,6 +3,7 @@
     NAME/
       comparison.json          what is compared, by fingerprint: another input is refused
       runs/PROTOCOL-BACKBONE-FEATURES-seedN/   one run a cell, as `pipeline train` writes it
+      tunings/BACKBONE-FEATURES/   the search of each one's settings, where they are tuned
       failed/...txt            what a failed cell said last
       report.md, report.html, cells.csv, contrasts.csv
 
@@ -10,22 +11,21 @@ A cell that is there is not run again, so the same call goes on after a kill, an
 backbones, features or seeds adds to what there is.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sgfd.dataset import Dataset
+from sgfd.dataset import Dataset, Protocol, Split
 from sgfd.featureset import FeatureSet, write_file
-from sgfd.jobs import JobError, progress, try_lock, use_threads
+from sgfd.jobs import JobError, locked, progress, use_threads
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.comparison.estimate import Estimate
@@ -38,9 +38,18 @@ from sgfd.recommenders.comparison.results import (
     Comparison,
     Unanswered,
 )
+from sgfd.recommenders.comparison.tuned import (
+    SEED,
+    Pair,
+    Tuned,
+    await_searches,
+    name_of_search,
+    read_tuned,
+    to_tune,
+)
 from sgfd.recommenders.inputs import make_inputs
-from sgfd.recommenders.protocols import Protocol, Split, split_interactions, users_to_judge
-from sgfd.recommenders.run import refuse_made_with_interactions
+from sgfd.recommenders.protocols import split_interactions, users_to_judge
+from sgfd.recommenders.provenance import what_features_saw
 from sgfd.recommenders.run_folder import load_run
 
 logger = logging.getLogger("sgfd")
@@ -59,6 +68,9 @@ class Grid:
         settings: of each backbone, by name.
         options: further arguments of `train`, the same for every cell; `split` and `judge_users`
             are left out where all is judged on the data set's own parts.
+        tune: trials of each backbone on each feature set, 0 to take the settings as they are.
+        fixed: names of settings, by backbone, that are not tuned.
+        refit: whether every cell of protocol `honest` is also trained on train and valid.
     """
 
     dataset: Dataset
@@ -69,6 +81,9 @@ class Grid:
     seeds: int
     protocols: tuple[Protocol, ...]
     options: dict[str, Any]
+    tune: int = 0
+    fixed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    refit: bool = False
 
     def __post_init__(self) -> None:
         where = f"dataset {self.dataset.name}"
@@ -79,10 +94,18 @@ class Grid:
             raise JobError(
                 where, f"there is nothing to compare{why}", "name backbones and features"
             )
-        if self.split != "given":
-            for features in self.features.values():
-                if features is not None:
-                    refuse_made_with_interactions(features, self.split)
+        for features in self.features.values():
+            if features is not None and features.manifest.interactions is not None:
+                self._refuse_leak(features)
+
+    def _refuse_leak(self, features: FeatureSet) -> None:
+        assert self.dataset.interactions is not None
+        trust = self.options.get("trust_features", False)
+        for protocol in self.protocols:
+            sets = split_interactions(
+                self.dataset.interactions, protocol, self.options["split_seed"], self.split
+            )
+            what_features_saw(features, self.dataset.interactions, sets, trust)
 
     @property
     def split(self) -> Split:
@@ -121,6 +144,18 @@ class Grid:
                     found.append(Unanswered(what, "scores new items by features: can't answer"))
         return tuple(found)
 
+    def tuned_pairs(self) -> list[Pair]:
+        """Backbones on features whose settings are searched; not those with nothing to search."""
+        pairs = dict.fromkeys((cell.backbone, cell.features) for cell in self.cells())
+        return [pair for pair in pairs if self.tune and self._searches(*pair)]
+
+    def _searches(self, backbone: str, label: str) -> bool:
+        ranges, fixed = find_backbone(backbone).ranges(), self.fixed.get(backbone, ())
+        return any(
+            name not in fixed and (label != NO_FEATURES or not where.features)
+            for name, where in ranges.items()
+        )
+
     def _makes_sense(self, backbone: str, label: str) -> bool:
         kind = find_backbone(backbone)
         return not kind.needs_features if label == NO_FEATURES else kind.uses_features
@@ -140,12 +175,17 @@ class Grid:
         return {
             "format": FORMAT,
             "dataset": self.dataset.interactions.fingerprint(),
-            "options": options,
+            "options": options
+            | ({"tune": self.tune} if self.tune else {})
+            | ({"refit": True} if self.refit else {}),
             "features": {
                 label: features.manifest_sha256 if features else None
                 for label, features in self.features.items()
             },
-            "settings": {name: asdict(settings) for name, settings in self.settings.items()},
+            "settings": {
+                name: asdict(settings) | ({"fixed": self.fixed.get(name, ())} if self.tune else {})
+                for name, settings in self.settings.items()
+            },
         }
 
 
@@ -155,10 +195,12 @@ def plan(grid: Grid, folder: Path, jobs: int) -> dict[str, Any]:
     cells = grid.cells()
     results = done_cells(cells, folder)
     missing = [cell for cell in cells if cell not in results]
-    seconds = estimate_of(grid)(missing, list(results.values())) / jobs
+    trials = _trials_to_go(grid, folder)
+    seconds = estimate_of(grid)(missing + trials, list(results.values())) / jobs
     return {
         "cells": len(cells),
         "done": len(results),
+        "trials": len(trials),
         "jobs": jobs,
         "seconds": seconds,
         "words": in_words(seconds),
@@ -232,18 +274,16 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
         KeyboardInterrupt: interrupted; the cells at work have written checkpoints.
     """
     seconds = estimate_of(grid)  # first: it refuses what can't be split, and nothing is written
-    with locked(folder):
+    with locked(folder, "compares"):
         remember(grid.identity(), folder / "comparison.json")
         (folder / "failed").mkdir(exist_ok=True)
         cells = grid.cells()
         results = done_cells(cells, folder)
-        missing = [cell for cell in cells if cell not in results]
         each = max(1, use_threads(threads) // jobs)
-        tasks = {name_of(cell): _task(cell, grid, folder, each) for cell in missing}
-        by_name = {name_of(cell): cell for cell in missing}
 
         def left() -> float:
             still = [cell for cell in cells if cell not in results]
+            still += _trials_to_go(grid, folder)
             return seconds(still, list(results.values())) / jobs
 
         logger.info(
@@ -254,6 +294,19 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
             jobs,
             each,
         )
+        if grid.tune:
+
+            def search(pairs: list[Pair]) -> Iterator[tuple[str, str | None]]:
+                tasks = {name_of_search(p): _search_task(p, grid, folder, each) for p in pairs}
+                return run_processes(tasks, jobs)
+
+            failed = await_searches(grid.tuned_pairs(), folder, search)
+            for cell in cells:
+                if cell not in results and (said := failed.get((cell.backbone, cell.features))):
+                    results[cell] = CellResult(cell, {}, error=said)
+        tuned = read_tuned(grid.tuned_pairs(), folder)
+        by_name = {name_of(cell): cell for cell in cells if cell not in results}
+        tasks = {name: _task(cell, grid, folder, each, tuned) for name, cell in by_name.items()}
         with progress(len(cells), "comparing") as advance:
             advance(len(results))
             for name, error in run_processes(tasks, jobs):
@@ -313,31 +366,9 @@ def finished(cell: Cell, folder: Path) -> CellResult | None:
         record["seconds"]["train"],
         record["peak_memory_bytes"],
         record["epochs"],
+        record.get("refit", {}).get("metrics", {}).get("test", {}),
+        record.get("tuning"),
     )
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a comparison's folder; a killed process lets go by itself.
-
-    Raises:
-        JobError: it can't be written, or another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = try_lock(folder / "lock")
-    except OSError as error:
-        raise JobError(folder, f"can't be written ({error.strerror})", "choose another") from None
-    if lock is None:
-        raise JobError(
-            folder,
-            "another process compares in it at this moment",
-            "wait for it to end, or choose another --name",
-        )
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 def remember(identity: dict[str, Any], path: Path) -> None:
@@ -392,13 +423,28 @@ def _place(cell: Cell, folder: Path) -> Path:
     return folder / "runs" / name_of(cell)
 
 
-def _task(cell: Cell, grid: Grid, folder: Path, threads: int) -> Task:
+def _trials_to_go(grid: Grid, folder: Path) -> list[Cell]:
+    """As many cells of each pair as its search has trials, where that is not over."""
+    pairs = to_tune(grid.tuned_pairs(), folder)
+    return [Cell("honest", *pair, SEED) for pair in pairs for _ in range(grid.tune)]
+
+
+def _search_task(pair: Pair, grid: Grid, folder: Path, threads: int) -> Task:
+    place = folder / "tunings" / name_of_search(pair)
+    fixed = grid.fixed.get(pair[0], ())
+    asked = {"trials": grid.tune, "fixed": fixed, "folder": place, "threads": threads}
+    task = _task(Cell("honest", *pair, SEED), grid, folder, threads, {})
+    return replace(task, options=grid.options | asked, search=True)
+
+
+def _task(cell: Cell, grid: Grid, folder: Path, threads: int, tuned: dict[Pair, Tuned]) -> Task:
     features = grid.features[cell.features]
+    found = tuned.get((cell.backbone, cell.features))
     return Task(
         reference=grid.reference,
         data_root=grid.data_root,
         backbone=cell.backbone,
-        settings=grid.settings[cell.backbone],
+        settings=found.settings if found else grid.settings[cell.backbone],
         features=features.path if features else None,
         manifest_sha256=features.manifest_sha256 if features else None,
         options={
@@ -408,6 +454,8 @@ def _task(cell: Cell, grid: Grid, folder: Path, threads: int) -> Task:
             "threads": threads,
             "runs_root": folder / "runs",
             "name": name_of(cell),
+            "tuning": found.summary if found else None,
+            "refit": grid.refit and cell.protocol == "honest",
         },
         failures=folder / "failed",
     )

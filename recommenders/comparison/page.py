@@ -7,15 +7,20 @@ from html import escape
 from sgfd.recommenders.comparison.results import Comparison
 from sgfd.recommenders.comparison.statistics import Contrast, interval_text, p_text
 from sgfd.recommenders.comparison.summary import (
+    HOW_REFIT,
     HOW_SHOWN,
+    HOW_TUNED,
+    TUNING_HEAD,
     Row,
     answers,
     described,
     further,
     measured,
     protocol_rows,
+    refitted,
     rows_of,
     split_words,
+    tuning_rows,
 )
 
 Shown = str | tuple[float, str] | None  # a number is given with how it is written
@@ -107,6 +112,13 @@ def page(
         parts.append("</div>")
     parts.append(f"<h2>Differences from the baseline</h2><p>{escape(HOW_SHOWN)}</p>")
     parts += [_differences(contrasts)]
+    if again := rows_of(refitted(comparison), "honest", shown):
+        parts.append(f"<h2>Refit on train and valid</h2><p>{escape(HOW_REFIT)}</p>")
+        named = ["backbone", "features", *shown]
+        parts.append(_table("Refit, test", named, [_of(row, shown) for row in again]))
+    if searched := tuning_rows(comparison):
+        parts.append(f"<h2>Settings searched</h2><p>{escape(HOW_TUNED)}</p>")
+        parts.append(_table("Searched on valid", TUNING_HEAD, searched))
     if {"honest", "paper"} <= set(comparison.protocols):
         names, beside = protocol_rows(comparison)
         parts.append("<h2>What the paper's protocol does to the figures</h2>")

@@ -18,6 +18,7 @@ from sgfd import featureset
 from sgfd.dataset import load_dataset
 from sgfd.jobs import JobError, deferred_interrupt
 from sgfd.recommenders.backbone import BackboneSettings
+from sgfd.recommenders.comparison.tuned import search_one
 from sgfd.recommenders.run import train
 
 LOOK_EVERY = 0.2  # seconds between two looks for Ctrl-C
@@ -26,13 +27,14 @@ STOPPED = 130  # exit code of a process that wrote its checkpoint and stopped
 
 @dataclass(frozen=True)
 class Task:
-    """One call of `train`, by what a new process needs to make it.
+    """One call of `train` or of a search, by what a new process needs to make it.
 
     Attributes:
         reference, data_root: of the data set.
         features: folder of the feature set; manifest_sha256 is what it must still be.
-        options: further arguments of `train`.
+        options: further arguments.
         failures: folder where a failed task leaves what it said.
+        search: whether settings are searched; options then say `trials` and `folder`.
     """
 
     reference: str
@@ -43,6 +45,7 @@ class Task:
     manifest_sha256: str | None
     options: dict[str, Any]
     failures: Path
+    search: bool = False
 
 
 def run_processes(tasks: dict[str, Task], jobs: int) -> Iterator[tuple[str, str | None]]:
@@ -113,14 +116,15 @@ def _work(task: Task, send: Connection) -> None:
             raise JobError(
                 features.path, "changed while the comparison ran", "compare again, from the start"
             )
-        train(dataset, task.backbone, features, task.settings, **task.options)
+        work = search_one if task.search else train
+        work(dataset, task.backbone, features, task.settings, **task.options)
     except KeyboardInterrupt:
         os._exit(STOPPED)
     except Exception as error:
         line = " ".join(str(error).split())
         text = line if hasattr(error, "remedy") else f"{type(error).__name__}: {line}"
         send.send(text)  # first: on a full disk the file below can't be written
-        said = task.failures / f"{task.options['name']}.txt"
+        said = task.failures / f"{multiprocessing.current_process().name}.txt"
         with contextlib.suppress(OSError):
             said.write_text(f"{text}\n\n{traceback.format_exc()}", encoding="utf-8")
     else:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -11,14 +12,19 @@ from sgfd.recommenders.comparison.page import page
 from sgfd.recommenders.comparison.results import Cell, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast, interval_text, p_text
 from sgfd.recommenders.comparison.summary import (
+    HOW_REFIT,
     HOW_SHOWN,
+    HOW_TUNED,
+    TUNING_HEAD,
     Row,
     answers,
     described,
     further,
     protocol_rows,
+    refitted,
     rows_of,
     split_words,
+    tuning_rows,
 )
 
 ANSWERED = "recall@20"  # what the first sentences are about
@@ -80,6 +86,13 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
             for contrast in contrasts
         ],
     )
+    if again := rows_of(refitted(comparison), "honest", TABLED):
+        lines += ["", "## Refit on train and valid, test", "", HOW_REFIT, ""]
+        rows = [_named_figures(row, TABLED) for row in again]
+        lines += _table(["backbone", "features", *TABLED], rows)
+    if searched := tuning_rows(comparison):
+        lines += ["", "## Settings searched", "", HOW_TUNED, ""]
+        lines += _table(TUNING_HEAD, searched)
     if {"honest", "paper"} <= set(comparison.protocols):
         lines += ["", "## What the paper's protocol does to the figures", ""]
         lines += ["honest: model chosen on valid. paper: chosen on test, trained on valid too.", ""]
@@ -92,7 +105,7 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
             lines += _table(
                 ["backbone", "features", *metrics],
                 [
-                    [row.backbone, row.features, *(row.figure(metric) for metric in metrics)]
+                    _named_figures(row, metrics)
                     for row in rows_of(comparison, protocol, metrics, part)
                 ],
             )
@@ -116,16 +129,24 @@ def cells_csv(comparison: Comparison) -> str:
     """One row a cell, failed ones included; figures in full."""
     done = [result for result in comparison.results if result.error is None]
     names = list(dict.fromkeys((part, n) for r in done for part, m in r.metrics.items() for n in m))
+    refit = list(dict.fromkeys(name for r in done for name in r.refit))
     head = ["protocol", "backbone", "features", "seed"]
     costs = ["epochs", "train_seconds", "peak_memory_bytes", "error"]
-    rows = [[*head, *(f"{part} {name}" for part, name in names), *costs]]
+    if tuned := any(result.tuning for result in done):
+        head += ["trials", "chosen"]
+    named_refit = [f"refit test {name}" for name in refit]
+    rows = [[*head, *(f"{part} {name}" for part, name in names), *named_refit, *costs]]
     for result in comparison.results:
         cell = result.cell
         figures = [str(result.metrics.get(part, {}).get(name, "")) for part, name in names]
         spent = [str(result.epochs), str(result.train_seconds), str(result.peak_memory_bytes)]
         if result.error is not None:
             spent = ["", "", ""]
+        figures += [str(result.refit.get(name, "")) for name in refit]
         named = [cell.protocol, cell.backbone, cell.features, str(cell.seed)]
+        if tuned:
+            found = result.tuning or {"trials": "", "chosen": {}}
+            named += [str(found["trials"]), json.dumps(found["chosen"]) if result.tuning else ""]
         rows.append([*named, *figures, *spent, result.error or ""])
     return _csv(rows)
 
@@ -141,6 +162,10 @@ def contrasts_csv(contrasts: Sequence[Contrast]) -> str:
 
 def cell_name(cell: Cell) -> str:
     return f"{cell.backbone} on {cell.features} ({cell.protocol}, seed {cell.seed})"
+
+
+def _named_figures(row: Row, metrics: Sequence[str]) -> list[str]:
+    return [row.backbone, row.features, *(row.figure(metric) for metric in metrics)]
 
 
 def _figures(row: Row) -> list[str]:

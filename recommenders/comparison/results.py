@@ -1,9 +1,10 @@
 """What a comparison found: one result a cell of the grid, ready for statistics and the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sgfd.recommenders.protocols import Protocol, Split
+from sgfd.dataset import Protocol, Split
 
 NO_FEATURES = "none"
 
@@ -35,6 +36,8 @@ class CellResult:
         run: the run's folder; its `per_user.parquet` has columns part, user_id and one a metric.
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
+        refit: metrics on test of the model trained on train and valid; empty without one.
+        tuning: how its settings were searched; None where they were not.
         error: one line, where the cell failed; everything else is empty then.
     """
 
@@ -44,6 +47,8 @@ class CellResult:
     train_seconds: float = 0.0
     peak_memory_bytes: int = 0
     epochs: int = 0
+    refit: dict[str, float] = field(default_factory=dict)
+    tuning: dict[str, Any] | None = None
     error: str | None = None
 
 

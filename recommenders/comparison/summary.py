@@ -1,13 +1,14 @@
 """Means and deviations over the seeds, for every way to show a comparison."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sgfd.recommenders.comparison.results import CellResult, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
 from sgfd.recommenders.evaluation import DIVERSITY
+from sgfd.recommenders.tuning import in_words
 
 # Further tables, each of the metrics that the cells have.
 FURTHER = {
@@ -19,6 +20,24 @@ HOW_SHOWN = (
     "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "
     "all differences of one metric, protocol and part: an interval may leave out 0 and nothing be "
     "shown."
+)
+HOW_REFIT = (
+    "The model trained anew on train and valid together, for the epochs that were chosen on valid. "
+    "It has seen more than the models of the other tables, and is compared with none of them."
+)
+HOW_TUNED = (
+    "Searched on valid alone, with the same number of trials for each, from one seed; the settings "
+    "that it starts from are the first trial. The trainings of all seeds have what was chosen."
+)
+TUNING_HEAD = (
+    "backbone",
+    "features",
+    "trials",
+    "pruned",
+    "failed",
+    "valid recall@20 at first",
+    "as chosen",
+    "chosen",
 )
 PART_WORDS = {
     "test": "test: cold items among all items",
@@ -137,6 +156,31 @@ def _row(
         float(np.mean([result.train_seconds for result in done])) if done else 0.0,
         max((result.peak_memory_bytes for result in done), default=0),
     )
+
+
+def refitted(comparison: Comparison) -> Comparison:
+    """The comparison of the refits alone, whose figures are on test; without cells where none."""
+    results = [replace(r, metrics={"test": r.refit}) for r in comparison.results if r.refit]
+    return replace(comparison, results=tuple(results))
+
+
+def tuning_rows(comparison: Comparison) -> list[list[str]]:
+    """How the settings of each backbone on each feature set were searched; see TUNING_HEAD."""
+    searched = {
+        (r.cell.backbone, r.cell.features): r.tuning for r in comparison.results if r.tuning
+    }
+    return [
+        [
+            *pair,
+            str(found["trials"]),
+            str(found["pruned"]),
+            str(found["failed"]),
+            "-" if (start := found["start_valid_recall@20"]) is None else f"{start:.4f}",
+            f"{found['valid_recall@20']:.4f}",
+            in_words(found["chosen"]),
+        ]
+        for pair, found in searched.items()
+    ]
 
 
 def protocol_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

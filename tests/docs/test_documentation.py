@@ -23,9 +23,9 @@ def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 12
+    assert len(shell) == 13
     for arguments in shell:
-        if arguments[1] == "train":  # shown as a user types it; here a short run will do
+        if arguments[1] in ("train", "tune"):  # shown as a user types it; here a short run will do
             arguments += ["--set", "epochs=3"]
         if arguments[1] == "compare":
             arguments += ["--set", "bpr.epochs=2", "--set", "vbpr.epochs=2"]
@@ -47,6 +47,7 @@ def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
         "evaluate",
         "recommend",
         "similar",
+        "tune",
         "compare",
         "data check",
         "features verify",

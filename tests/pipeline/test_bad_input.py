@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 TRAIN = ("train", "--backbone", "bm3", "--dataset", "sample")
+TUNE = ("tune", "--backbone", "bpr", "--dataset", "sample")
 COMPARE = ("compare", "--dataset", "sample", "--features")
 BAD = {
     "unknown command": (("distil",), "No such command 'distil'"),
@@ -59,6 +60,30 @@ BAD = {
             "paper",
         ),
         "choose protocol honest, or split given",
+    ),
+    "a refit under the paper's protocol": (
+        (*TRAIN, "--protocol", "paper", "--refit"),
+        "choose protocol honest, or leave the refit out",
+    ),
+    "no trials": ((*TUNE, "--trials", "0"), "Invalid value for '--trials'"),
+    "a setting without a range": ((*TUNE, "--range", "layers=1:3"), "--range layers: unknown"),
+    "a range of one end": ((*TUNE, "--range", "learning_rate=1"), "write --range NAME=LOW:HIGH"),
+    "a range upside down": ((*TUNE, "--range", "learning_rate=1:0.1"), "low end is not below"),
+    "a range by logarithm from 0": (
+        (*TUNE, "--range", "learning_rate=0:0.1"),
+        "needs a low end above 0",
+    ),
+    "a range of refused values": (
+        ("tune", "--backbone", "neumf", "--dataset", "sample", "--range", "dropout=0:2"),
+        "input should be less than 1",
+    ),
+    "nothing to tune": (
+        ("tune", "--backbone", "popular", "--dataset", "sample"),
+        "has nothing to tune: its settings declare no range",
+    ),
+    "a start outside its range": (
+        (*TUNE, "--range", "learning_rate=0.1:0.2"),
+        "starts at 0.005, outside its range",
     ),
     "no threads": ((*TRAIN, "--threads", "0"), "Invalid value for '--threads'"),
 }

@@ -32,6 +32,12 @@ def test_one_command_from_feature_sets_to_an_answer_in_words(pipeline, tmp_path)
     assert "6 cells, 6 of them done" in again.err
 
 
+def test_the_plan_counts_the_trials_of_tuning(pipeline):
+    what = ("--dataset", "sample", "--backbones", "bpr,popular", "--features", "none")
+    planned = pipeline("compare", *what, *QUICK[2:], "--tune", "3", "--plan", "--json").json()
+    assert (planned["cells"], planned["trials"]) == (4, 3)
+
+
 def test_a_failed_cell_makes_exit_code_1_and_is_tried_again(pipeline, tmp_path):
     what = ("compare", "--dataset", "sample", "--backbones", "bpr,popular", "--features", "none")
     broken = ("--set", "bpr.learning_rate=1e30", "--seeds", "1")

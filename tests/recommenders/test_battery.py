@@ -2,11 +2,12 @@
 
 import pytest
 
-from sgfd.recommenders import backbone_places, find_backbone
+from sgfd.recommenders import Range, backbone_places, find_backbone
 from sgfd.recommenders.battery import (
     BATTERY,
     gradients_reach_every_parameter,
     losses_are_finite_scalars,
+    ranges_hold_the_defaults,
     training_finds_what_is_planted,
 )
 
@@ -46,6 +47,13 @@ def test_a_broken_backbone_is_found_out():
             users, items = super().embeddings()
             return users, -items
 
+    class Outside(kind):
+        @classmethod
+        def ranges(cls):
+            return {"learning_rate": Range(1.0, 2.0)}
+
+    with pytest.raises(AssertionError, match="outside 1 to 2"):
+        ranges_hold_the_defaults(Outside)
     with pytest.raises(AssertionError, match="no scalar"):
         losses_are_finite_scalars(Vector)
     with pytest.raises(AssertionError, match="no gradient reaches"):

@@ -14,13 +14,12 @@ import pytest
 from sgfd import featureset
 from sgfd.dataset import load_dataset
 from sgfd.distill import distill
-from sgfd.jobs import JobError
+from sgfd.jobs import JobError, locked
 from sgfd.recommenders import find_backbone
 from sgfd.recommenders.comparison.grid import (
     Grid,
     in_words,
     label_features,
-    locked,
     name_of,
     plan,
     run_grid,
@@ -136,7 +135,7 @@ def test_changed_settings_are_refused_not_mixed(tmp_path):
 
 
 def test_two_comparisons_never_share_a_folder(tmp_path):
-    with locked(tmp_path), pytest.raises(JobError, match="another process compares"):
+    with locked(tmp_path, "compares"), pytest.raises(JobError, match="another process compares"):
         run_grid(grid_of(), tmp_path, jobs=1)
 
 

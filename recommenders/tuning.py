@@ -1,0 +1,397 @@
+"""Searching the settings of a backbone on valid, with a stated budget of trials.
+
+    NAME/
+      tuning.json             what is searched: inputs, ranges, seed; another search is refused
+      trials.jsonl            one line a finished trial, in their order
+      trial-N.safetensors     where the trial at work stands
+      run/                    the run of the chosen settings: test is judged there alone
+
+What a trial tries follows from the seed, its number and the trials before it: Optuna's sampler is
+seeded anew for each, and looks at a study that is built from `trials.jsonl`. So a search that was
+killed goes on to the very trials that it would have had. Optuna's own storages would keep the same
+in a database, or in a journal whose snapshots are unpickled, and neither keeps the sampler's random
+state, on which a resumed search depends.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from sgfd.dataset import Dataset
+from sgfd.featureset import FeatureSet, write_file
+from sgfd.jobs import Checkpoint, JobError, locked, progress
+from sgfd.recommenders.backbone import BackboneSettings, Range
+from sgfd.recommenders.learning import chosen_by, learn
+from sgfd.recommenders.preparation import Prepared, prepare
+from sgfd.recommenders.run import make_run
+from sgfd.recommenders.run_folder import REFIT, Run, load_run
+from sgfd.recommenders.training import DivergenceError, TrainingState
+
+if TYPE_CHECKING:
+    import optuna
+
+logger = logging.getLogger("sgfd")
+
+FORMAT = 1
+RANDOM_TRIALS = 5  # so many at first, before what they found guides the next (TPE)
+PRUNED_AFTER = 4  # complete trials, whose median is what others are held against
+WARM_UP = 10  # epochs that every trial has, however it starts
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial.
+
+    Attributes:
+        number: from 0, the trial of the settings that the search starts from.
+        state: `complete`, `pruned` (stopped, being below the median), or `failed`.
+        values: of the settings searched.
+        recall: Recall@20 on valid, of the best epoch; None where it failed.
+        scores: the same after each epoch; empty where nothing is trained.
+        error: one line, where it failed.
+    """
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    values: dict[str, Any]
+    recall: float | None
+    seconds: float
+    scores: list[float] = field(default_factory=list)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and from where.
+
+    Attributes:
+        start: the settings of trial 0, and of whatever isn't searched.
+        space: where each setting is searched.
+        fixed: settings with a range that are not searched, because their value was given.
+    """
+
+    prepared: Prepared
+    start: BackboneSettings
+    space: dict[str, Range]
+    fixed: tuple[str, ...]
+    trials: int
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """What the trials of one folder have in common; their number may change."""
+        space = {name: asdict(where) for name, where in self.space.items()}
+        identity = self.prepared.record(self.start, self.seed)
+        loaded: dict[str, Any] = json.loads(
+            json.dumps(identity | {"search": FORMAT, "space": space})
+        )
+        return loaded
+
+    def summary(self, done: Sequence[Trial]) -> dict[str, Any]:
+        """What the record of a run says of the search that chose its settings."""
+        best = chosen(done)
+        states = [trial.state for trial in done]
+        return {
+            "trials": self.trials,
+            "complete": states.count("complete"),
+            "pruned": states.count("pruned"),
+            "failed": states.count("failed"),
+            "seed": self.seed,
+            "searched": {name: asdict(where) for name, where in self.space.items()},
+            "fixed": list(self.fixed),
+            "chosen_trial": best.number,
+            "chosen": best.values,
+            "valid_recall@20": best.recall,
+            "start_valid_recall@20": done[0].recall,
+            "seconds": sum(trial.seconds for trial in done),
+        }
+
+
+def tune(
+    dataset: Dataset,
+    backbone: str,
+    features: FeatureSet | None = None,
+    settings: BackboneSettings | None = None,
+    *,
+    folder: Path,
+    trials: int = 20,
+    seed: int = 0,
+    fixed: Collection[str] = (),
+    ranges: Mapping[str, Range] | None = None,
+    refit: bool = False,
+    **inputs: Any,
+) -> Run:
+    """Search a backbone's settings on valid, then train the best ones and judge test, once.
+
+    Args:
+        settings: where the search starts; the backbone's defaults where None.
+        folder: of the search; the run is in it.
+        trials: settings tried, the start included. seed: of the search and of every training.
+        fixed: names of settings that stay as they are.
+        ranges: in place of those that the backbone declares.
+        refit, inputs: as `train` takes them, without the protocol, which is honest.
+
+    Raises:
+        JobError, DatasetError, FeatureSetError: an input is wrong, or not that of the trials in
+            `folder`; nothing is written.
+        JobError: every trial failed; or test was judged already after another number of trials.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    search = plan_search(
+        prepare(dataset, backbone, features, **inputs), settings, trials, seed, fixed, ranges
+    )
+    with locked(folder, "tunes"):
+        remember(search.identity(), folder)
+        if (folder / "run" / "run.json").exists():
+            return _judged(folder, trials, refit)
+        done = run_search(search, folder)
+        best = replace(search.start, **chosen(done).values)
+        # The choice is made: from here on, and only now, test may be looked at.
+        tuning = search.summary(done) | {"models_judged_on_test": 2 if refit else 1}
+        return make_run(search.prepared, best, seed, folder / "run", refit=refit, tuning=tuning)
+
+
+def tuned_settings(search: Search, folder: Path) -> tuple[BackboneSettings, dict[str, Any]]:
+    """The best settings that a search in `folder` finds, and its summary; test is left alone.
+
+    Raises:
+        JobError: the trials in `folder` are of another search, or every trial failed.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    with locked(folder, "tunes"):
+        remember(search.identity(), folder)
+        done = run_search(search, folder)
+    return replace(search.start, **chosen(done).values), search.summary(done)
+
+
+def plan_search(
+    prepared: Prepared,
+    settings: BackboneSettings | None,
+    trials: int,
+    seed: int,
+    fixed: Collection[str] = (),
+    ranges: Mapping[str, Range] | None = None,
+) -> Search:
+    """A search over the ranges that the backbone declares, or those given.
+
+    Raises:
+        JobError: there is nothing to search, or no trial to search with; the protocol chooses on
+            test; the start lies outside a range.
+    """
+    backbone = prepared.origins["backbone"]
+    start = settings or prepared.kind.Settings()
+    if trials < 1:
+        raise JobError(f"{trials} trials", "find nothing", "give one or more")
+    if prepared.sets.chosen_on != "valid":
+        raise JobError("tuning", "chooses on valid, and protocol paper has none", "choose honest")
+    declared = prepared.kind.ranges() if ranges is None else dict(ranges)
+    space = {
+        name: where
+        for name, where in declared.items()
+        if name not in fixed and (prepared.features or not where.features)
+    }
+    if not space:
+        why = "all of its ranges are fixed" if declared else "its settings declare no range"
+        raise JobError(f"backbone {backbone}", f"has nothing to tune: {why}", "train it")
+    for name, where in space.items():
+        value = getattr(start, name)
+        if value not in where:
+            raise JobError(
+                f"setting {name}",
+                f"starts at {value:g}, outside its range ({where})",
+                f"fix it by --set {name}=VALUE, or give another --range",
+            )
+    kept = tuple(name for name in declared if name in fixed)
+    return Search(prepared, start, space, kept, trials, seed)
+
+
+def run_search(search: Search, folder: Path) -> list[Trial]:
+    """The trials of a search: those in `folder`, then those that it lacks."""
+    done = read_trials(folder)[: search.trials]
+    if done and len(done) < search.trials:
+        logger.info("the search goes on after %d of %d trials", len(done), search.trials)
+    with progress(search.trials, "tuning") as advance:
+        advance(len(done))
+        while len(done) < search.trials:
+            trial = _try(search, done, folder)
+            done.append(trial)
+            lines = [json.dumps(asdict(trial), allow_nan=False) for trial in done]
+            write_file(folder / "trials.jsonl", ("\n".join(lines) + "\n").encode())
+            for checkpoint in folder.glob("trial-*.safetensors"):
+                checkpoint.unlink()
+            advance(1)
+            _say(trial, done, search.trials)
+    return done
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """The finished trials in a search's folder.
+
+    Raises:
+        JobError: their file can't be read.
+    """
+    path = folder / "trials.jsonl"
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [Trial(**json.loads(line)) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise JobError(
+            path, f"can't be read ({error})", "delete the folder, or choose another --name"
+        ) from None
+
+
+def chosen(done: Sequence[Trial]) -> Trial:
+    """The best complete trial, the first of equals.
+
+    Raises:
+        JobError: there is none.
+    """
+    complete = [trial for trial in done if trial.state == "complete"]
+    if not complete:
+        errors = [trial.error for trial in done if trial.error]
+        raise JobError(
+            f"all {len(done)} trials", f"failed (the last: {errors[-1]})", "give other ranges"
+        )
+    return max(complete, key=lambda trial: (trial.recall or 0.0, -trial.number))
+
+
+def remember(identity: dict[str, Any], folder: Path) -> None:
+    """Write what is searched, or hold it against what was searched here before.
+
+    Raises:
+        JobError: something changed, named in the message; nothing is written.
+    """
+    path = folder / "tuning.json"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        names = sorted(before.keys() | identity.keys())
+        if changed := [name for name in names if before.get(name) != identity.get(name)]:
+            raise JobError(
+                folder,
+                f"its trials were made with other inputs ({', '.join(changed)})",
+                "choose another --name, or delete the folder to search anew",
+            )
+    write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
+
+
+class _Pruned(Exception):  # noqa: N818 (an end of a trial, no error)
+    """The trial at work is below the median."""
+
+
+def _try(search: Search, done: Sequence[Trial], folder: Path) -> Trial:
+    """The next trial, from its checkpoint where there is one."""
+    number, start = len(done), time.perf_counter()
+    proposal = propose(search, done)
+    values, scores = proposal.params, list[float]()
+
+    def watch(state: TrainingState) -> None:
+        for row in state.history[len(scores) :]:  # after a resume several at once
+            scores.append(row["recall@20"])
+            proposal.report(row["recall@20"], row["epoch"])
+        if proposal.should_prune():
+            raise _Pruned
+
+    def ended(
+        state: Literal["complete", "pruned", "failed"],
+        recall: float | None,
+        error: Exception | None = None,
+    ) -> Trial:
+        said = " ".join(str(error).split()) if error else None
+        return Trial(number, state, values, recall, time.perf_counter() - start, scores, said)
+
+    prepared = search.prepared.without_test()
+    checkpoint = Checkpoint(folder / f"trial-{number}.safetensors")
+    try:
+        settings = replace(search.start, **values)
+        model, state = learn(prepared, settings, search.seed, checkpoint, watch=watch)
+    except _Pruned:
+        return ended("pruned", max(scores))
+    except (DivergenceError, torch.OutOfMemoryError, ValidationError) as error:
+        return ended("failed", None, error)
+    recall = state.best if prepared.kind.trained else chosen_by(model, prepared.sets)
+    return ended("complete", recall)
+
+
+def propose(search: Search, done: Sequence[Trial]) -> "optuna.Trial":
+    """What to try after the trials done: the start first, then as Optuna's TPE suggests.
+
+    Bergstra, Bardenet, Bengio, Kégl: Algorithms for Hyper-Parameter Optimization, NIPS 2011.
+    """
+    import optuna  # here, because a command that tunes nothing need not wait for it
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    states = {
+        "complete": optuna.trial.TrialState.COMPLETE,
+        "pruned": optuna.trial.TrialState.PRUNED,
+        "failed": optuna.trial.TrialState.FAIL,
+    }
+    kinds: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name, where in search.space.items():
+        if isinstance(getattr(search.start, name), int):
+            low, high = int(where.low), int(where.high)
+            kinds[name] = optuna.distributions.IntDistribution(low, high, log=where.log)
+        else:
+            kinds[name] = optuna.distributions.FloatDistribution(
+                where.low, where.high, log=where.log
+            )
+    (seed,) = np.random.SeedSequence([search.seed, len(done)]).generate_state(1)
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(seed)),
+        pruner=optuna.pruners.MedianPruner(PRUNED_AFTER, WARM_UP),
+    )
+    for trial in done:
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=states[trial.state],
+                value=trial.recall,
+                params=trial.values,
+                distributions=kinds,
+                intermediate_values=dict(enumerate(trial.scores, start=1)),
+            )
+        )
+    if not done:
+        study.enqueue_trial({name: getattr(search.start, name) for name in kinds})
+    return study.ask(kinds)
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """Settings such as `learning_rate 0.0021, layers 2`."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+
+
+def _say(trial: Trial, done: Sequence[Trial], total: int) -> None:
+    place, words = f"[{trial.number + 1}/{total}]", in_words(trial.values)
+    if trial.state == "failed":
+        logger.warning("%s failed (%s): %s", place, words, trial.error)
+        return
+    best = max(t.recall or 0.0 for t in done if t.state != "failed")
+    state = "pruned at" if trial.state == "pruned" else "valid recall@20"
+    logger.info("%s %s %.4f, best %.4f: %s", place, state, trial.recall, best, words)
+
+
+def _judged(folder: Path, trials: int, refit: bool) -> Run:
+    """The run of a search that is over.
+
+    Raises:
+        JobError: it is not what is asked for, and test is not judged a second time.
+    """
+    run = load_run(folder / "run")
+    before = run.record["tuning"]["trials"]
+    if before != trials or refit != (REFIT in run.record):
+        how = f"after {before} trials, {'with' if REFIT in run.record else 'without'} a refit"
+        raise JobError(
+            folder,
+            f"test was judged {how}, and is judged once",
+            "choose another --name for another budget, or ask for the same",
+        )
+    return run
