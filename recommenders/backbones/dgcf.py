@@ -69,6 +69,7 @@ class DGCF(Backbone):
         super().__init__(inputs, settings)
         self.settings = settings
         self.chunk = -(-settings.embedding_dim // settings.intents)
+        # A copy of the graph for each intent, so that one operation serves them all.
         copies = torch.arange(settings.intents, device=inputs.device)[:, None]
         self.edges = Edges(
             (inputs.users + copies * inputs.n_users).flatten(),
@@ -76,7 +77,8 @@ class DGCF(Backbone):
             inputs.n_users * settings.intents,
             inputs.n_items * settings.intents,
         )
-        self.uniform = self.edges.normalized(torch.ones(len(self.edges.targets)).to(inputs.device))
+        # Of the first round, where all logits are 1, in every step.
+        self.uniform = self.edges.normalized(torch.ones_like(self.edges.targets).float())
         self.users = nn.Embedding(inputs.n_users, self.chunk * settings.intents)
         self.items = nn.Embedding(inputs.n_items, self.chunk * settings.intents)
         nn.init.xavier_uniform_(self.users.weight)
