@@ -5,7 +5,9 @@
 
 Features are random vectors of the distilled width. Each backbone runs in a process of its own.
 `outside` is the share of an epoch that is spent outside tensor kernels: sampling, and what the same
-number of steps takes where there is next to nothing to compute (two users, two items).
+number of steps takes where there is next to nothing to compute (two users, two items). All times
+are medians, of steps and of the samplings of several epochs: a first one meets cold caches, and
+where other work runs beside it a mean tells of that work. The steps are those of the training.
 """
 
 import argparse
@@ -13,7 +15,8 @@ import json
 import subprocess
 import sys
 import time
-from itertools import cycle, islice
+from collections.abc import Callable
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +28,10 @@ from sgfd.recommenders import ItemSets, backbone_places, find_backbone
 from sgfd.recommenders.inputs import Inputs, ModalityFeatures, make_inputs
 from sgfd.recommenders.protocols import split_interactions
 from sgfd.recommenders.sampling import EpochBatches
+from sgfd.recommenders.training import take_step
 
 WIDTH = 128
+EPOCHS = 5  # whose preparing and sampling are timed
 
 
 def main() -> None:
@@ -118,26 +123,28 @@ def time_parts(name: str, inputs: Inputs, steps: int) -> Times:
     model, settings = kind(inputs, kind.Settings()), kind.Settings()
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
     model.train()
-    start = time.perf_counter()
-    model.begin_epoch(torch.Generator().manual_seed(0))
-    prepared = time.perf_counter()
-    batches = EpochBatches(inputs, settings.batch_size, model.negatives, 0, 0)
-    sampled = time.perf_counter()
 
-    def run(count: int) -> float:
+    def batches_of(epoch: int) -> EpochBatches:
+        return EpochBatches(inputs, settings.batch_size, model.negatives, 0, epoch)
+
+    preparing = median(
+        lambda epoch: model.begin_epoch(torch.Generator().manual_seed(epoch)), EPOCHS
+    )
+    sampling = median(batches_of, EPOCHS)
+    batches = batches_of(0)
+    endless = cycle(list(batches.start_at(0)))
+    step = median(lambda _: take_step(model, next(endless), optimizer), steps)
+    return Times(preparing, sampling, step, len(batches))
+
+
+def median(work: Callable[[int], object], repeats: int) -> float:
+    """Seconds of the work, the median of the repeats but for the first two."""
+    times = []
+    for number in range(repeats + 2):
         start = time.perf_counter()
-        for batch in islice(cycle(list(batches.start_at(0))), count):
-            values = torch.stack(list(model.loss(batch).values()))
-            optimizer.zero_grad()
-            values.sum().backward()
-            optimizer.step()
-            with torch.no_grad():
-                model.after_step()
-            values.tolist()
-        return time.perf_counter() - start
-
-    run(2)
-    return Times(prepared - start, sampled - prepared, run(steps) / steps, len(batches))
+        work(number)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[2:]))
 
 
 if __name__ == "__main__":

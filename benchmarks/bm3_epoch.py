@@ -20,6 +20,7 @@ from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings
 from sgfd.recommenders.inputs import ModalityFeatures, make_inputs
 from sgfd.recommenders.protocols import split_interactions
 from sgfd.recommenders.sampling import EpochBatches
+from sgfd.recommenders.training import take_step
 
 
 def main() -> None:
@@ -47,10 +48,7 @@ def main() -> None:
 
     def epoch(number: int) -> None:
         for batch in EpochBatches(inputs, settings.batch_size, 0, 0, number).start_at(0):
-            values = torch.stack(list(model.loss(batch).values()))
-            optimizer.zero_grad()
-            values.sum().backward()
-            optimizer.step()
+            take_step(model, batch, optimizer)
 
     users, items = model.users.weight.detach(), model.items.weight.detach()
     steps = len(EpochBatches(inputs, settings.batch_size, 0, 0, 1))

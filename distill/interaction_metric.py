@@ -31,7 +31,7 @@ from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.quality import measure
-from sgfd.distill.settings import InteractionMetricSettings
+from sgfd.distill.settings import InteractionMetricSettings, SGFDPlusSettings
 from sgfd.jobs import progress
 
 Matrix = NDArray[np.float64]
@@ -49,7 +49,9 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
 
 
 def metric_weight(
-    rows: FusedRows, pairs: TrainingPairs, settings: InteractionMetricSettings
+    rows: FusedRows,
+    pairs: TrainingPairs,
+    settings: InteractionMetricSettings | SGFDPlusSettings,
 ) -> Tensor:
     """(V sqrt(E))' of the pairs' items, float32 (d, D); fewer rows where D < d.
 

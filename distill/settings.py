@@ -81,9 +81,17 @@ class InteractionMetricSettings:
 
 
 @dataclass(frozen=True, config=CHECKED)
-class SGFDPlusSettings(InteractionMetricSettings):
+class SGFDPlusSettings:
     """Settings of the student that starts at the closed form and is guided by interactions."""
 
+    dimension: Count = 128
+    """Width of the features; at most the sum of the generic widths."""
+    ridge: Positive = 3.0
+    """Of the start: penalty lambda of both regressions."""
+    strength: NotNegative = 10.0
+    """Of the start: weight of predicted co-interaction in the inner products."""
+    content: Positive = 0.3
+    """Of the start: weight of the content's own inner products."""
     interaction_weight: NotNegative = 1.0
     """Weight of the contrastive loss from users' histories to their other items."""
     structure_weight: NotNegative = 0.0

@@ -77,6 +77,11 @@ class Batch:
     items: Tensor
     negatives: Tensor
 
+    @property
+    def candidates(self) -> Tensor:
+        """The items, then their first negatives, then the second ...: int64 ((1 + W) B,)."""
+        return torch.cat([self.items, self.negatives.T.flatten()])
+
 
 class Backbone(nn.Module, ABC):
     """A recommender: built from the inputs and its settings, trained on `loss`, ranked exactly.

@@ -42,9 +42,23 @@ class Edges:
         total: Tensor = _Sum.apply(weight, sources, self)  # type: ignore[no-untyped-call]
         return total
 
+    def exchange(self, targets: Tensor, sources: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """W y for each target and W' x for each source, W = `weight` (E,), x = `targets`
+        (n_targets, d), y = `sources` (n_sources, d); differentiable in x and y."""
+        received: tuple[Tensor, Tensor] = _Exchange.apply(  # type: ignore[no-untyped-call]
+            targets, sources, weight, self
+        )
+        return received
+
     def total(self, values: Tensor) -> Tensor:
         """Sum of the values (E,) of each target's edges: (n_targets,)."""
         return values.new_zeros(self.n_targets).index_add_(0, self.targets, values)
+
+    def normalized(self, weight: Tensor) -> Tensor:
+        """w_e / sqrt(D_target D_source), D the sums of the weights of a node's edges: (E,)."""
+        of_sources = weight.new_zeros(self.n_sources).index_add_(0, self.sources, weight)
+        of_targets = self.total(weight).index_select(0, self.targets)
+        return (of_targets * of_sources.index_select(0, self.sources)).rsqrt_().mul_(weight)
 
     def weighted(self, weight: Tensor, sources: Tensor) -> Tensor:
         """`sum`, outside autograd."""
@@ -143,6 +157,29 @@ class _Sum(torch.autograd.Function):
         return (
             edge_dots(ctx.edges, gradient, sources),
             ctx.edges.transposed(weight, gradient),
+            None,
+        )
+
+
+class _Exchange(torch.autograd.Function):
+    """The matrix that has W and W' beside its diagonal is symmetric: its own backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, targets: Tensor, sources: Tensor, weight: Tensor, edges: Edges
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weight)
+        ctx.edges = edges
+        return edges.weighted(weight, sources), edges.transposed(weight, targets)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        targets, sources = (gradient.contiguous() for gradient in gradients)
+        return (
+            ctx.edges.weighted(weight, sources),
+            ctx.edges.transposed(weight, targets),
+            None,
             None,
         )
 

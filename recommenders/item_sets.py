@@ -1,6 +1,7 @@
 """Each user's set of items (seen, held out), with bulk operations on it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -93,20 +94,42 @@ class ItemSets:
             table[cells] = False
         return found
 
-    def sample_outside(self, users: Indices, generator: np.random.Generator) -> Indices:
-        """One uniform item outside its user's set for each entry of `users`, int64 (n,).
+    def sample_outside(
+        self,
+        users: Indices,
+        width: int,
+        generator: np.random.Generator,
+        places: Indices | None = None,
+    ) -> Indices:
+        """Uniform items outside its user's set for each entry of `users`, int64 (n, width).
 
         Exact, without rejection: with s_0 < s_1 < ... the user's items, the r-th item outside
         is r + #{j : s_j - j <= r}, found by one search over all users' sorted s_j - j. A user
         who has every item gets the last one.
+
+        Args:
+            places: where each entry stands once `users` is in ascending order, if known. It
+                changes nothing but the time: searches in that order find in the cache what the
+                one before has read, and take a fifth of it for millions of entries.
         """
-        rank = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.sizes)
-        shifted = self.keys - rank
         outside = np.maximum(self.n_items - self.sizes[users], 1)
-        drawn = (generator.random(len(users)) * outside).astype(np.int64)
-        below = np.searchsorted(shifted, users * self.n_items + drawn, side="right")
-        sampled: Indices = np.minimum(drawn + below - self.offsets[users], self.n_items - 1)
-        return sampled
+        drawn = (generator.random((len(users), width)) * outside[:, None]).astype(np.int64)
+        wanted = (users * self.n_items)[:, None] + drawn
+        if places is None:
+            below = np.searchsorted(self._shifted, wanted, side="right")
+        else:
+            ascending = np.empty_like(wanted)
+            ascending[places] = wanted
+            below = np.searchsorted(self._shifted, ascending, side="right")[places]
+        drawn += below
+        drawn -= self.offsets[users][:, None]
+        return np.minimum(drawn, self.n_items - 1)
+
+    @cached_property
+    def _shifted(self) -> Indices:
+        """`keys`, each less its rank among its user's items: ascending, int64 (n,)."""
+        rank = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.sizes)
+        return self.keys - rank
 
 
 _TABLE_CELLS = 16_000_000  # bytes of the table that `contains` marks

@@ -1,5 +1,7 @@
 """Frozen item-item graphs: each item's nearest others by feature."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,8 +58,16 @@ def nearest_edges(
     return items.to(device), neighbours.to(device), weight.to(device)
 
 
-def mean_of_nearest(modality: ModalityFeatures, inputs: Inputs, k: int) -> ItemGraph:
-    """S x is the mean of x over each item's k nearest (FREEDOM, eq. 2 to 4: unweighted, 1/k)."""
-    items, neighbours, _ = nearest_edges(modality, inputs, k)
-    degree = torch.bincount(items, minlength=inputs.n_items).float()
-    return ItemGraph(items, neighbours, 1 / degree[items], inputs.n_items)
+def mean_of_nearest(modalities: Sequence[ModalityFeatures], inputs: Inputs, k: int) -> ItemGraph:
+    """S = mean over the modalities of S_m, S_m x the mean of x over each item's k nearest.
+
+    FREEDOM, eq. 2 to 5: neighbours weigh the same, 1/k.
+    """
+    rows, columns, weights = [], [], []
+    for modality in modalities:
+        items, neighbours, _ = nearest_edges(modality, inputs, k)
+        degree = torch.bincount(items, minlength=inputs.n_items).float() * len(modalities)
+        rows.append(items)
+        columns.append(neighbours)
+        weights.append(1 / degree[items])
+    return ItemGraph(torch.cat(rows), torch.cat(columns), torch.cat(weights), inputs.n_items)

@@ -55,7 +55,7 @@ def with_new_user(run: Run, item_ids: list[str], name: str = "(new)") -> Run:
     if model.trained:
         user = np.full(len(basket), known)
         generator = np.random.default_rng(0)
-        negatives = inputs.seen.sample_outside(user.repeat(model.negatives), generator)
+        negatives = inputs.seen.sample_outside(user, model.negatives, generator)
         _fold_in(
             model,
             grown,
@@ -63,7 +63,7 @@ def with_new_user(run: Run, item_ids: list[str], name: str = "(new)") -> Run:
             Batch(
                 torch.from_numpy(user),
                 torch.from_numpy(basket),
-                torch.from_numpy(negatives.reshape(len(basket), model.negatives)),
+                torch.from_numpy(negatives),
             ),
         )
     names = replace(run.names, users=np.append(run.names.users, name))

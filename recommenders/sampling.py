@@ -20,10 +20,12 @@ class EpochBatches:
         self, inputs: Inputs, batch_size: int, negatives: int, seed: int, epoch: int
     ) -> None:
         generator = np.random.default_rng([seed, epoch])
-        order = torch.from_numpy(generator.permutation(len(inputs.users))).to(inputs.device)
-        self._users, self._items = inputs.users[order], inputs.items[order]
-        users = self._users.cpu().numpy().repeat(negatives)
-        drawn = inputs.seen.sample_outside(users, generator).reshape(len(order), negatives)
+        order = generator.permutation(len(inputs.users))
+        chosen = torch.from_numpy(order).to(inputs.device)
+        self._users = inputs.users.index_select(0, chosen)
+        self._items = inputs.items.index_select(0, chosen)
+        users = self._users.cpu().numpy()
+        drawn = inputs.seen.sample_outside(users, negatives, generator, places=order)
         self._negatives = torch.from_numpy(drawn).to(inputs.device)
         self._batch_size = batch_size
 

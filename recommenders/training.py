@@ -21,7 +21,7 @@ from sgfd.jobs import (
     subset,
     unpack,
 )
-from sgfd.recommenders.backbone import Backbone, BackboneSettings
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.sampling import EpochBatches
 
@@ -100,15 +100,8 @@ def fit(
             )
             backbone.begin_epoch(_epoch_generator(seed, state.epoch))
             for batch in batches.start_at(state.step):
-                parts = backbone.loss(batch)
-                values = torch.stack(list(parts.values()))
-                optimizer.zero_grad()
-                values.sum().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                with torch.no_grad():
-                    backbone.after_step()
+                of_batch = take_step(backbone, batch, optimizer)
                 state.step += 1
-                of_batch = dict(zip(parts, values.tolist(), strict=True))
                 if broken := [name for name, x in of_batch.items() if not math.isfinite(x)]:
                     checkpoint()
                     raise _divergence(broken, state, settings)
@@ -136,6 +129,22 @@ def fit(
     state.seconds = spent + time.perf_counter() - start
     backbone.load_state_dict(best)
     return state
+
+
+def take_step(
+    backbone: Backbone, batch: Batch, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """One step of the optimiser on a batch; the parts of the loss before it."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+    parts = backbone.loss(batch)
+    values = torch.stack(list(parts.values()))
+    values.backward(torch.ones_like(values))  # type: ignore[no-untyped-call]
+    optimizer.step()
+    with torch.no_grad():
+        backbone.after_step()
+    return dict(zip(parts, values.tolist(), strict=True))
 
 
 def _copy(backbone: Backbone) -> dict[str, Tensor]:

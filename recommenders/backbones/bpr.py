@@ -22,6 +22,8 @@ from sgfd.recommenders.backbone import (
     Range,
 )
 from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.rows import rows_of
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -57,14 +59,11 @@ class BPR(Backbone):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """-ln sigmoid(x_ui - x_uj) and the L2 penalty, means over the batch."""
-        user = self.users(batch.users)
-        items = self.items(torch.stack([batch.items, batch.negatives[:, 0]]))
-        apart = items[0] - items[1]
-        margin = (user * apart[:, :-1]).sum(dim=1) + apart[:, -1]
-        squares = (user.square().sum() + items.square().sum()) / len(user)
+        user = rows_of(self.users.weight, batch.users)  # (B, d)
+        items = rows_of(self.items.weight, batch.candidates)  # (2 B, d + 1)
         return {
-            "ranking": -functional.logsigmoid(margin).mean(),
-            "regularization": self.settings.regularization * squares,
+            "ranking": ranking_loss(functional.pad(user, (0, 1), value=1.0), items),
+            "regularization": 2 * self.settings.regularization * squared_norm(user, items),
         }
 
     def embeddings(self) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ Wang, Jin, Zhang, He, Xu, Chua: Disentangled Graph Collaborative Filtering, SIGI
 2007.01764. Equation numbers refer to that paper.
 """
 
-from itertools import combinations
 from typing import Annotated, ClassVar
 
 import torch
@@ -23,6 +22,7 @@ from sgfd.recommenders.backbone import (
 from sgfd.recommenders.edges import Edges
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.rows import rows_of
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -70,8 +70,16 @@ class DGCF(Backbone):
         super().__init__(inputs, settings)
         self.settings = settings
         self.chunk = -(-settings.embedding_dim // settings.intents)
-        self.to_users = Edges(inputs.users, inputs.items, inputs.n_users, inputs.n_items)
-        self.to_items = Edges(inputs.items, inputs.users, inputs.n_items, inputs.n_users)
+        # A copy of the graph for each intent, so that one operation serves them all.
+        copies = torch.arange(settings.intents, device=inputs.device)[:, None]
+        self.edges = Edges(
+            (inputs.users + copies * inputs.n_users).flatten(),
+            (inputs.items + copies * inputs.n_items).flatten(),
+            inputs.n_users * settings.intents,
+            inputs.n_items * settings.intents,
+        )
+        # Of the first round, where all logits are 1, in every step.
+        self.uniform = self.edges.normalized(torch.ones_like(self.edges.targets).float())
         self.users = nn.Embedding(inputs.n_users, self.chunk * settings.intents)
         self.items = nn.Embedding(inputs.n_items, self.chunk * settings.intents)
         nn.init.xavier_uniform_(self.users.weight)
@@ -80,84 +88,70 @@ class DGCF(Backbone):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR, independence of the intents, L2 (eq. 14 to 16)."""
         users, items = self.embeddings()
-        user, negatives = users.index_select(0, batch.users), batch.negatives[:, 0]
-        item = items.index_select(0, batch.items)
-        others = (user * items.index_select(0, negatives)).sum(dim=1)
-        rows = self.settings.independence_rows
-        sample = torch.cat([user[:rows], item[:rows]])
-        ego = self.users(batch.users), self.items(batch.items), self.items(negatives)
+        candidates, rows = batch.candidates, self.settings.independence_rows
+        user, item = rows_of(users, batch.users), rows_of(items, candidates)
+        sample = torch.cat([user[:rows], item[: min(rows, len(user))]])
+        ego = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
         return {
-            "ranking": ranking_loss((user * item).sum(dim=1), others[:, None]),
-            "independence": self.settings.independence_weight
-            * dependence(list(torch.split(sample, self.chunk, dim=1))),
+            "ranking": ranking_loss(user, item),
+            "independence": self.settings.independence_weight * dependence(self._by_intent(sample)),
             "regularization": self.settings.regularization * squared_norm(*ego),
         }
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Sums of the layers: users (U, d), items (I, d)."""
-        users, items = self.users.weight, self.items.weight
+        users = self._by_intent(self.users.weight).reshape(-1, self.chunk)
+        items = self._by_intent(self.items.weight).reshape(-1, self.chunk)
         user_sum, item_sum = users, items
         for _ in range(self.settings.layers):
-            users, items = self._layer(users, items)
+            with torch.no_grad():
+                weight = self._route(items)
+            users, items = self.edges.exchange(users, items, weight)
             user_sum, item_sum = user_sum + users, item_sum + items
-        return user_sum, item_sum
+        return self._side_by_side(user_sum), self._side_by_side(item_sum)
 
-    def _layer(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """One layer of routing and propagation."""
-        x_users = [chunk.contiguous() for chunk in torch.split(users, self.chunk, dim=1)]
-        x_items = [chunk.contiguous() for chunk in torch.split(items, self.chunk, dim=1)]
-        with torch.no_grad():
-            weights = self._route(x_users, x_items)
-        near_users, near_items = [], []
-        for weight, user, item in zip(weights, x_users, x_items, strict=True):
-            near_users.append(self.to_users.sum(weight, item))
-            near_items.append(self.to_items.sum(weight[self.to_items.order], user))
-        return torch.cat(near_users, dim=1), torch.cat(near_items, dim=1)
+    def _by_intent(self, rows: Tensor) -> Tensor:
+        """The chunks (K, n, c) of rows (n, K c)."""
+        return rows.view(len(rows), -1, self.chunk).transpose(0, 1)
 
-    def _route(self, users: list[Tensor], items: list[Tensor]) -> list[Tensor]:
-        """L_k of each edge (E,) after T rounds; edges in the order of `to_users`."""
-        edges = self.to_users
-        logits = torch.ones(len(users), len(edges.targets), device=users[0].device)
-        tangents = [torch.tanh(item) for item in items]
-        for round_ in range(self.settings.iterations):
-            share = logits.softmax(dim=0)
-            degrees = (
-                share.new_zeros(len(share), edges.n_targets).index_add_(1, edges.targets, share),
-                share.new_zeros(len(share), len(items[0])).index_add_(1, edges.sources, share),
-            )
-            weights = (
-                share
-                * (
-                    degrees[0].index_select(1, edges.targets)
-                    * degrees[1].index_select(1, edges.sources)
-                ).rsqrt()
-            )
-            if round_ + 1 < self.settings.iterations:
-                for k, (weight, item) in enumerate(zip(weights, items, strict=True)):
-                    logits[k] += edges.dots(edges.sum(weight, item), tangents[k])
-        return list(weights)
+    def _side_by_side(self, chunks: Tensor) -> Tensor:
+        """Rows (n, K c) of chunks (K n, c)."""
+        parts = chunks.view(self.settings.intents, -1, self.chunk)
+        return parts.transpose(0, 1).reshape(parts.shape[1], -1)
+
+    def _route(self, items: Tensor) -> Tensor:
+        """L_k of the edges of each intent (K E,) after T rounds, x the items' chunks (K I, c)."""
+        weight = self.uniform
+        logits, tangents = torch.ones_like(weight), torch.tanh(items)
+        for _ in range(self.settings.iterations - 1):
+            logits += self.edges.dots(self.edges.weighted(weight, items), tangents)
+            share = logits.view(self.settings.intents, -1).softmax(dim=0)
+            weight = self.edges.normalized(share.flatten())
+        return weight
 
 
-def dependence(chunks: list[Tensor]) -> Tensor:
-    """Mean distance correlation of all pairs of chunks (n, c), a scalar in [0, 1]; 0 for one.
+def dependence(chunks: Tensor) -> Tensor:
+    """Mean distance correlation of all pairs of chunks (K, n, c), in [0, 1]; 0 for one alone.
 
     Szekely, Rizzo, Bakirov: Measuring and testing dependence by correlation of distances, Annals
     of Statistics 2007.
     """
-    centred = [_centred_distances(chunk) for chunk in chunks]
-    pairs = [_correlation(one, other) for one, other in combinations(centred, 2)]
-    return torch.stack(pairs).mean() if pairs else chunks[0].sum() * 0
+    pairs = len(chunks) * (len(chunks) - 1) // 2
+    if not pairs:
+        return chunks.sum() * 0
+    centred = _centred_distances(chunks).flatten(start_dim=1)
+    covariances = (centred @ centred.T) / centred.shape[1]  # (K, K)
+    variances = covariances.diagonal()
+    scale = (variances[:, None] * variances).clamp(min=1e-24).sqrt()
+    correlations = (covariances.clamp(min=0) / scale + 1e-12).sqrt()
+    return correlations.triu(diagonal=1).sum() / pairs
 
 
-def _centred_distances(rows: Tensor) -> Tensor:
-    squares = rows.square().sum(dim=1)
-    distances = (squares[:, None] + squares - 2 * rows @ rows.T).clamp(min=1e-8).sqrt()
-    means = distances.mean(dim=0)
-    centred: Tensor = distances - means - means[:, None] + means.mean()
+def _centred_distances(chunks: Tensor) -> Tensor:
+    """Distances of each chunk's rows, less the means of row and column: (K, n, n)."""
+    squares = chunks.square().sum(dim=2)
+    apart = torch.baddbmm(squares[:, :, None] + squares[:, None], chunks, chunks.mT, alpha=-2)
+    distances = apart.clamp(min=1e-8).sqrt()
+    means = distances.mean(dim=1, keepdim=True)
+    centred: Tensor = distances - means - means.mT + means.mean(dim=2, keepdim=True)
     return centred
-
-
-def _correlation(one: Tensor, other: Tensor) -> Tensor:
-    covariance = (one * other).mean().clamp(min=0)
-    variances = one.square().mean() * other.square().mean()
-    return (covariance / variances.clamp(min=1e-24).sqrt() + 1e-12).sqrt()

@@ -25,6 +25,7 @@ from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss
 from sgfd.recommenders.neighbours import mean_of_nearest
+from sgfd.recommenders.rows import rows_of
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -54,8 +55,9 @@ class FREEDOM(Backbone):
                keeps edges drawn with probability 1/sqrt(d_u d_i), popular ones less often (eq. 7)
         loss   BPR on the score + content_weight * sum_m BPR on e_u . (W_m z_im) (eq. 13 to 15)
 
-    Modalities weigh the same (the paper tunes a weight of two). Without features there is no
-    item-item graph. Items without training interactions are nobody's neighbours.
+    Modalities weigh the same (the paper tunes a weight of two). W_m has no bias: it would add the
+    same to both items of a pair, and rank nothing. Without features there is no item-item graph.
+    Items without training interactions are nobody's neighbours.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = FREEDOMSettings
@@ -68,15 +70,15 @@ class FREEDOM(Backbone):
         self.inputs = inputs
         self.whole_graph = BipartiteGraph(inputs)
         self.epoch_graph = self.whole_graph
-        self.item_graphs = [
-            mean_of_nearest(modality, inputs, settings.neighbours)
-            for modality in inputs.features.values()
-        ]
+        modalities = list(inputs.features.values())
+        self.item_graph = (
+            mean_of_nearest(modalities, inputs, settings.neighbours) if modalities else None
+        )
         self.users = nn.Embedding(inputs.n_users, settings.embedding_dim)
         self.items = nn.Embedding(inputs.n_items, settings.embedding_dim)
         self.projections = nn.ModuleList(  # in the order of the features: any name will do
-            nn.Linear(modality.dimension, settings.embedding_dim)
-            for modality in inputs.features.values()
+            nn.Linear(modality.dimension, settings.embedding_dim, bias=False)
+            for modality in modalities
         )
         nn.init.xavier_uniform_(self.users.weight)
         nn.init.xavier_uniform_(self.items.weight)
@@ -91,19 +93,14 @@ class FREEDOM(Backbone):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Ranking losses by score and by each modality (eq. 13 to 15)."""
         users, items = self.embeddings()
-        user, negatives = users.index_select(0, batch.users), batch.negatives[:, 0]
-
-        def ranking(table: Tensor) -> Tensor:
-            liked = (user * table.index_select(0, batch.items)).sum(dim=1)
-            others = (user * table.index_select(0, negatives)).sum(dim=1)
-            return ranking_loss(liked, others[:, None])
-
-        parts = {"ranking": ranking(items)}
+        candidates = batch.candidates
+        user = rows_of(users, batch.users)
+        parts = {"ranking": ranking_loss(user, rows_of(items, candidates))}
         for projection, (name, modality) in zip(
             self.projections, self.inputs.features.items(), strict=True
         ):
-            content = projection(modality.values) * modality.present[:, None]
-            parts[f"{name} ranking"] = self.settings.content_weight * ranking(content)
+            content = projection(modality.values.index_select(0, candidates))
+            parts[f"{name} ranking"] = self.settings.content_weight * ranking_loss(user, content)
         return parts
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -112,11 +109,10 @@ class FREEDOM(Backbone):
         users, items = graph.mean_of_rounds(
             self.users.weight, self.items.weight, self.settings.layers
         )
-        if self.item_graphs:
+        if self.item_graph is not None:
             near = self.items.weight
             for _ in range(self.settings.item_layers):
-                joined = [item_graph @ near for item_graph in self.item_graphs]
-                near = torch.stack(joined).mean(dim=0)
+                near = self.item_graph @ near
             items = items + near
         return users, items
 

@@ -22,7 +22,8 @@ from sgfd.recommenders.backbone import (
 )
 from sgfd.recommenders.edges import Edges
 from sgfd.recommenders.inputs import Inputs
-from sgfd.recommenders.losses import ranking_loss
+from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.rows import rows_of
 from sgfd.recommenders.unit import unit_rows
 
 
@@ -92,20 +93,18 @@ class GRCN(Backbone):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR, and the mean squares of the batch's id embeddings and preferences."""
-        negatives = batch.negatives[:, 0]
-        liked, others = [], []
-        for users, items in self._parts():
-            user = users.index_select(0, batch.users)
-            liked.append(torch.linalg.vecdot(user, items.index_select(0, batch.items)))
-            others.append(torch.linalg.vecdot(user, items.index_select(0, negatives)))
-        ids = (self.users(batch.users), self.items(batch.items), self.items(negatives))
-        decay = torch.stack([rows.square().mean() for rows in ids]).mean()
+        candidates = batch.candidates
+        users, items = zip(*self._parts(), strict=True)
+        user = torch.cat([rows_of(part, batch.users) for part in users], dim=1)
+        item = torch.cat([rows_of(part, candidates) for part in items], dim=1)
+        ids = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
+        decay = squared_norm(*ids) / 3  # the mean of users, items and negatives
         for preference in self.preferences:
-            decay = decay + preference(batch.users).square().mean()
+            assert isinstance(preference, nn.Embedding)
+            decay = decay + squared_norm(rows_of(preference.weight, batch.users))
+        decay = decay * 2 / self.settings.embedding_dim
         return {
-            "ranking": ranking_loss(
-                torch.stack(liked).sum(dim=0), torch.stack(others).sum(dim=0)[:, None]
-            ),
+            "ranking": ranking_loss(user, item),
             "weight decay": self.settings.weight_decay * decay,
         }
 

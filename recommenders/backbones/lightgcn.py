@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sgfd.recommenders.backbone import (
     CHECKED,
@@ -22,6 +21,7 @@ from sgfd.recommenders.backbone import (
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.rows import rows_of
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -58,13 +58,11 @@ class LightGCN(Backbone):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR on the propagated vectors, L2 on those of round 0 (eq. 15)."""
         users, items = self.embeddings()
-        # `embedding` sums gradients in one order; indexing does not, and two runs would differ.
-        user = functional.embedding(batch.users, users)  # (B, d)
-        liked = (user * functional.embedding(batch.items, items)).sum(dim=1)
-        others = (user[:, None] * functional.embedding(batch.negatives, items)).sum(dim=2)
-        ego = self.users(batch.users), self.items(batch.items), self.items(batch.negatives)
+        candidates = batch.candidates
+        user, item = rows_of(users, batch.users), rows_of(items, candidates)
+        ego = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
         return {
-            "ranking": ranking_loss(liked, others),
+            "ranking": ranking_loss(user, item),
             "regularization": self.settings.regularization * squared_norm(*ego),
         }
 

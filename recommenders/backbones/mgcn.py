@@ -25,6 +25,7 @@ from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
 from sgfd.recommenders.neighbours import mean_of_nearest
+from sgfd.recommenders.rows import rows_of
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -71,7 +72,9 @@ class MGCN(Backbone):
         d = settings.embedding_dim
         self.features = list(inputs.features.values())
         self.graph = BipartiteGraph(inputs)
-        self.item_graphs = [mean_of_nearest(m, inputs, settings.neighbours) for m in self.features]
+        self.item_graphs = [
+            mean_of_nearest([m], inputs, settings.neighbours) for m in self.features
+        ]
         self.users = nn.Embedding(inputs.n_users, d)
         self.items = nn.Embedding(inputs.n_items, d)
         nn.init.xavier_uniform_(self.users.weight)
@@ -86,18 +89,17 @@ class MGCN(Backbone):
         """BPR, the contrast of the two views of the batch's users and items, L2 (eq. 18 to 20)."""
         behaviour, content = self.views()
         users, items = (b + c for b, c in zip(behaviour, content, strict=True))
-        user, negatives = users.index_select(0, batch.users), batch.negatives[:, 0]
-        liked = (user * items.index_select(0, batch.items)).sum(dim=1)
-        others = (user * items.index_select(0, negatives)).sum(dim=1)
-        ego = self.users(batch.users), self.items(batch.items), self.items(negatives)
+        candidates = batch.candidates
+        user, item = rows_of(users, batch.users), rows_of(items, candidates)
+        ego = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
         parts = {
-            "ranking": ranking_loss(liked, others[:, None]),
+            "ranking": ranking_loss(user, item),
             "regularization": self.settings.regularization * squared_norm(*ego),
         }
         if self.features:
             views = zip(behaviour, content, (batch.users, batch.items), strict=True)
             two = [
-                contrast(e.index_select(0, r), c.index_select(0, r), self.settings.temperature)
+                contrast(rows_of(e, r), rows_of(c, r), self.settings.temperature)
                 for e, c, r in views
             ]
             parts["contrast"] = self.settings.contrast_weight * (two[0] + two[1])

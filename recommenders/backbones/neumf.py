@@ -23,6 +23,8 @@ from sgfd.recommenders.backbone import (
     Share,
 )
 from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.losses import squared_norm
+from sgfd.recommenders.rows import rows_of
 
 PAIRS_A_SLICE = 200_000  # scored at once; bounds the memory of `rescore`
 
@@ -75,18 +77,23 @@ class NeuMF(Backbone):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy of the interactions and their negatives (eq. 7)."""
-        items = torch.cat([batch.items[:, None], batch.negatives], dim=1)  # (B, 1 + W)
-        user, item = self.users(batch.users)[:, None], self.items(items)
-        deep_user, deep_item = self.deep_users(batch.users)[:, None], self.deep_items(items)
-        logits = self._score(user * item, *self._first_layer(deep_user, deep_item))
+        candidates, n = batch.candidates, len(batch.users)
+        user, item = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
+        deep_user = rows_of(self.deep_users.weight, batch.users)
+        deep_item = rows_of(self.deep_items.weight, candidates)
+        from_users, from_items = self._first_layer(deep_user, deep_item)
+        # Each user's vectors meet those of the item and of every negative, (1 + W, B, ...).
+        product = user * item.view(-1, n, self.settings.factors)
+        logits = self._score(product, from_users, from_items.view(-1, *from_users.shape))
         labels = torch.zeros_like(logits)
-        labels[:, 0] = 1
-        rows = (user, item, deep_user, deep_item)
-        squares = torch.stack([vectors.square().sum() for vectors in rows]).sum()
-        return {
+        labels[0] = 1
+        parts = {
             "classification": functional.binary_cross_entropy_with_logits(logits, labels),
-            "regularization": self.settings.regularization * squares / len(batch.users),
         }
+        if self.settings.regularization:
+            penalty = squared_norm(user, item, deep_user, deep_item)
+            parts["regularization"] = 2 * self.settings.regularization * penalty
+        return parts
 
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits of users (B,) with items (B, C), or with all items (I,): (B, C) or (B, I)."""
@@ -112,17 +119,17 @@ class NeuMF(Backbone):
         """What users (..., wide) and items (..., wide) add to the perceptron's first layer."""
         first = self.hidden[0]
         assert isinstance(first, nn.Linear)
-        half = self.deep_users.embedding_dim
+        of_users, of_items = first.weight.chunk(2, dim=1)
         return (
-            users @ first.weight[:, :half].T,
-            items @ first.weight[:, half:].T + first.bias,
+            functional.linear(users, of_users),
+            functional.linear(items, of_items, first.bias),
         )
 
     def _score(self, product: Tensor, from_user: Tensor, from_item: Tensor) -> Tensor:
-        """Logits (B, C) from p * q (B, C, factors) and the first layer's two parts."""
+        """Logits (...) from p * q (..., factors) and the first layer's two parts."""
         deep = functional.relu(from_user + from_item)
         for layer in self.hidden[1:]:
             deep = functional.dropout(deep, self.settings.dropout, self.training)
             deep = functional.relu(layer(deep))
-        score: Tensor = self.output(torch.cat([product, deep], dim=2)).squeeze(2)
+        score: Tensor = self.output(torch.cat([product, deep], dim=-1)).squeeze(-1)
         return score

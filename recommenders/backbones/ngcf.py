@@ -24,6 +24,7 @@ from sgfd.recommenders.backbone import (
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.rows import rows_of
 from sgfd.recommenders.unit import unit_rows
 
 NEGATIVE_SLOPE = 0.2  # of LeakyReLU in the authors' code
@@ -79,12 +80,11 @@ class NGCF(Backbone):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR on the vectors of all rounds, L2 on those of round 0 (eq. 11)."""
         users, items = self.embeddings()
-        user, negatives = users.index_select(0, batch.users), batch.negatives[:, 0]
-        liked = (user * items.index_select(0, batch.items)).sum(dim=1)
-        others = (user * items.index_select(0, negatives)).sum(dim=1)
-        ego = self.users(batch.users), self.items(batch.items), self.items(negatives)
+        candidates = batch.candidates
+        user, item = rows_of(users, batch.users), rows_of(items, candidates)
+        ego = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
         return {
-            "ranking": ranking_loss(liked, others[:, None]),
+            "ranking": ranking_loss(user, item),
             "regularization": self.settings.regularization * squared_norm(*ego),
         }
 

@@ -22,6 +22,7 @@ from sgfd.recommenders.backbone import (
 )
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.rows import rows_of
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -75,13 +76,11 @@ class VBPR(Backbone):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR-Opt and L2 (eq. 7). The penalty is on E f_i, the factor that E makes, not on E."""
-        user, liked = self._users(batch.users), self._items(batch.items)
-        other = self._items(batch.negatives[:, 0])
-        pair, another = (user * liked).sum(dim=1), (user * other).sum(dim=1)
+        user, items = self._users(batch.users), self._items(batch.candidates)
         # The constant 1 among a user's entries adds a constant, and no gradient.
-        penalty = squared_norm(user, liked, other)
+        penalty = squared_norm(user, items)
         return {
-            "ranking": ranking_loss(pair, another[:, None]),
+            "ranking": ranking_loss(user, items),
             "regularization": self.settings.regularization * penalty,
         }
 
@@ -95,16 +94,16 @@ class VBPR(Backbone):
         )
 
     def _users(self, users: Tensor) -> Tensor:
-        gamma = self.users(users)
+        gamma = rows_of(self.users.weight, users)
         parts = [gamma, gamma.new_ones(len(gamma), 1)]
         if self.content_users is not None:
-            parts.append(self.content_users(users))
+            parts.append(rows_of(self.content_users.weight, users))
         return torch.cat(parts, dim=1)
 
     def _items(self, items: Tensor) -> Tensor:
-        bias = self.bias(items)
+        gamma, bias = rows_of(self.items.weight, items), rows_of(self.bias.weight, items)
         if self.projection is None or self.content_bias is None:
-            return torch.cat([self.items(items), bias], dim=1)
+            return torch.cat([gamma, bias], dim=1)
         content = self.content.index_select(0, items)
         bias = bias + self.content_bias(content)
-        return torch.cat([self.items(items), bias, self.projection(content)], dim=1)
+        return torch.cat([gamma, bias, self.projection(content)], dim=1)

@@ -19,6 +19,7 @@ from sgfd.distill import (
     DistillError,
     PCASettings,
     RandomSettings,
+    SGFDPlusSettings,
     SGFDSettings,
     distill,
     stage,
@@ -28,14 +29,18 @@ from sgfd.featureset import FeatureSetError, load, verify
 
 QUICK = {
     "sgfd": SGFDSettings(dimension=6, epochs=3),
+    "sgfd-plus": SGFDPlusSettings(dimension=6),
     "pca": PCASettings(dimension=6),
     "random": RandomSettings(dimension=6),
     "autoencoder": AutoencoderSettings(dimension=6, decoder_width=8, epochs=3),
 }
 WITHOUT_LABELS = [name for name, method in METHODS.items() if not method.needs_labels]
-WITH_STUDENT = ["sgfd", "pca", "random", "autoencoder"]
+WITHOUT_LABELS.remove("interaction-metric")  # has tests of its own, with interactions
+WITH_STUDENT = ["sgfd-plus", "sgfd", "pca", "random", "autoencoder"]
 
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize(
+    "method", [name for name, method in METHODS.items() if not method.needs_interactions]
+)
 
 
 @pytest.fixture
@@ -65,7 +70,10 @@ def present_in(dataset, method):
     catalog = dataset.catalog
     if method == "label":
         return {"category": catalog.labels >= 0}
-    return {name: feature.present for name, feature in catalog.features.items()}
+    present = {name: feature.present for name, feature in catalog.features.items()}
+    if method == "sgfd-plus":
+        present["fused"] = np.any(list(present.values()), axis=0)
+    return present
 
 
 @every_method
@@ -375,7 +383,7 @@ def test_label_is_one_hot_and_needs_no_features(made, make):
 @pytest.mark.parametrize(
     ("method", "settings", "labels", "what"),
     [
-        ("pcaa", None, None, "method 'pcaa': is unknown; choose sgfd or raw"),
+        ("pcaa", None, None, "method 'pcaa': is unknown; choose sgfd-plus or sgfd"),
         ("pca", SGFDSettings(), None, "does not take SGFDSettings; give it PCASettings"),
         ("label", None, None, "no labelled item, and method label"),
         ("label", None, [-1] * 12, "no labelled item, and method label"),
@@ -424,7 +432,7 @@ def test_a_wrong_command_line_is_refused_before_anything_is_written(arguments, w
 
 def test_help_lists_the_methods_and_their_settings():
     shown = run("--help").output
-    methods = shown.partition("--method")[2].partition("[default: sgfd]")[0]
+    methods = shown.partition("--method")[2].partition("--name")[0]
     for name, method in METHODS.items():
         assert name in methods
         assert (f"Settings of {name} (" in shown) == bool(fields(method.settings))

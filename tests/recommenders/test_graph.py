@@ -73,3 +73,21 @@ def test_the_softmax_of_edges_has_the_gradient_of_finite_differences():
     expected = torch.cat([logits[:2].softmax(0), logits[[2, 4]].softmax(0)]).detach()
     torch.testing.assert_close(share[[0, 1, 2, 4]], expected)
     assert share[3] == 0
+
+
+def test_an_exchange_over_edges_is_the_dense_product_both_ways():
+    targets, sources = torch.tensor([0, 0, 2, 2, 2]), torch.tensor([1, 2, 0, 1, 2])
+    graph = edges.Edges(targets, sources, 4, 3)
+    weight = graph.normalized(torch.rand(5, dtype=torch.float64) + 0.1)
+    dense = torch.zeros(4, 3, dtype=torch.float64)
+    dense[graph.targets, graph.sources] = weight
+    x, y = (torch.randn(n, 2, dtype=torch.float64, requires_grad=True) for n in (4, 3))
+    for got, expected in zip(graph.exchange(x, y, weight), (dense @ y, dense.T @ x), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert torch.autograd.gradcheck(lambda x, y: graph.exchange(x, y, weight), (x, y))
+
+
+def test_normalized_weights_are_divided_by_the_roots_of_their_nodes_sums():
+    graph = edges.Edges(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2, 2)
+    got = graph.normalized(torch.tensor([1.0, 3.0, 2.0]))
+    torch.testing.assert_close(got, torch.tensor([1 / 2, 3 / 20**0.5, 2 / 10**0.5]))

@@ -58,7 +58,12 @@ def test_merging_is_the_union(first, second):
 def test_sampled_negatives_are_outside_the_set_wherever_one_exists(example, seed):
     found, pairs = example
     users = np.repeat(np.arange(found.n_users), 20)
-    drawn = found.sample_outside(users, np.random.default_rng(seed))
+    rows = found.sample_outside(users, 2, np.random.default_rng(seed))
+    places = np.random.default_rng(seed).permutation(len(users))
+    shuffled = found.sample_outside(users[places], 2, np.random.default_rng(seed), places)
+    again = found.sample_outside(users[places], 2, np.random.default_rng(seed))
+    np.testing.assert_array_equal(shuffled, again)
+    users, drawn = users.repeat(2), rows.flatten()
     assert ((drawn >= 0) & (drawn < found.n_items)).all()
     full = found.sizes[users] == found.n_items
     inside = np.array([(u, i) in pairs for u, i in zip(users, drawn, strict=True)])
@@ -67,7 +72,9 @@ def test_sampled_negatives_are_outside_the_set_wherever_one_exists(example, seed
 
 def test_negatives_are_uniform_over_the_items_outside(rng):
     found = ItemSets.from_pairs(np.zeros(3, np.int64), np.array([0, 4, 5]), 1, 10)
-    counts = np.bincount(found.sample_outside(np.zeros(70_000, np.int64), rng), minlength=10)
+    counts = np.bincount(
+        found.sample_outside(np.zeros(35_000, np.int64), 2, rng).flatten(), minlength=10
+    )
     assert counts[[0, 4, 5]].sum() == 0
     expected = np.full(7, 10_000)
     chi_square = (np.square(counts[[1, 2, 3, 6, 7, 8, 9]] - expected) / expected).sum()
