@@ -32,8 +32,8 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 @click.option("--dataset", required=True, help="A data set: name, folder, or sample.")
 @click.option(
     "--method",
-    help="sgfd-plus, guided by the training interactions [default]; sgfd, the paper's; "
-    "interaction-metric; or what they are compared with: raw, standard, pca, random, label, "
+    help="sgfd-plus (guided by interactions) [default], sgfd (the paper's), "
+    "interaction-metric, or what they are held against: raw, standard, pca, random, label, "
     "autoencoder.",
 )
 @click.option(

@@ -71,7 +71,9 @@ def test_the_manifest_tells_what_was_done(sample_features, quick):
 
 
 def test_what_is_planted_is_found(tmp_path):
-    quality = distill(load_dataset("sample"), tmp_path / "sample", threads=1).quality
+    quality = distill(
+        load_dataset("sample"), tmp_path / "sample", method="sgfd", threads=1
+    ).quality
     for name in ("image", "text"):
         figures = quality[name]
         assert figures["student_accuracy"] > 0.9 > quality["majority_accuracy"] + 0.4
@@ -125,7 +127,7 @@ def test_a_real_catalogue_with_what_it_lacks(shared_data, tmp_path):
 )
 def test_a_catalogue_that_cannot_be_distilled_is_refused(labels, features, what, made, tmp_path):
     with pytest.raises(DistillError, match=what) as refusal:
-        distill(made(labels, **features), tmp_path / "out", threads=1)
+        distill(made(labels, **features), tmp_path / "out", method="sgfd", threads=1)
     assert refusal.value.remedy
     assert list(tmp_path.iterdir()) == []
 
