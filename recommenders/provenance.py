@@ -37,7 +37,7 @@ def what_features_saw(
     if use is None and known is None:
         return "nothing"
     if use is None or known != interactions.fingerprint():
-        return _unproven(features, "were other interactions than this data set's", trust)
+        return _unproven(features, "are not this data set's", trust)
     seen = _seen(use, interactions)
     if seen is None:
         return _unproven(features, "can't be made again from its manifest", trust)
@@ -67,7 +67,7 @@ def _unproven(features: FeatureSet, why: str, trust: bool) -> Saw:
     if not trust:
         raise JobError(
             features.path,
-            f"was distilled with interactions that {why}: whether it saw pairs held out here "
+            f"was distilled with interactions that {why}; whether it saw pairs held out here "
             "can't be told",
             "distil again from this data set, or add --trust-features, which the run records",
         )

@@ -71,9 +71,7 @@ def test_the_manifest_tells_what_was_done(sample_features, quick):
 
 
 def test_what_is_planted_is_found(tmp_path):
-    quality = distill(
-        load_dataset("sample"), tmp_path / "sample", method="sgfd", threads=1
-    ).quality
+    quality = distill(load_dataset("sample"), tmp_path / "sample", method="sgfd", threads=1).quality
     for name in ("image", "text"):
         figures = quality[name]
         assert figures["student_accuracy"] > 0.9 > quality["majority_accuracy"] + 0.4

@@ -147,7 +147,7 @@ def test_data_and_features_are_shown_and_verified(sample, run_in):
     assert "sample" in run_in(folder, "data", "list").out
     assert run_in(folder, "data", "show", "sample", "--json").json()["users"] == 600
     assert run_in(folder, "data", "check", "sample").code == 0
-    assert "64-d -> 128-d" in run_in(folder, "features", "show", "sample").out
+    assert "112-d -> 112-d" in run_in(folder, "features", "show", "sample").out
     assert run_in(folder, "features", "verify", "artifacts/sample").code == 0
     (folder / "artifacts" / "sample" / "text.npy").touch()
     content = (folder / "artifacts" / "sample" / "text.npy").read_bytes()
@@ -180,7 +180,7 @@ def test_office_from_catalogue_to_recommendation(shared_data, pipeline, tmp_path
     assert made.code == 0, made.err
     quality = made.json()["quality"]
     assert quality["title"]["student_accuracy"] > 0.6 > 3 * quality["majority_accuracy"]
-    arguments = ("--features", "artifacts/office", "--data-root", str(shared_data))
+    arguments = ("--features", "artifacts/office-sgfd", "--data-root", str(shared_data))
     small = ("--set", "batch_size=512")
     trained = pipeline("train", "--backbone", "bm3", *arguments, *quick, *small, "--json")
     assert trained.code == 0, trained.err

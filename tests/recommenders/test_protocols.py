@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sgfd.dataset import Pairs, load_dataset
+from sgfd.dataset import DatasetError, Pairs, load_dataset
 from sgfd.jobs import JobError
 from sgfd.recommenders.protocols import split_interactions, users_to_judge
 
@@ -133,7 +133,7 @@ def test_unknown_users_to_judge_are_refused(ids, what):
     ],
 )
 def test_splits_that_make_no_sense_are_refused(protocol, split, what):
-    with pytest.raises(JobError, match=what):
+    with pytest.raises(DatasetError, match=what):
         split_interactions(SAMPLE, protocol, split=split)
 
 

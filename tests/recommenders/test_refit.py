@@ -1,6 +1,5 @@
 """The refit: trained anew on train and valid, judged on test, never mixed with the choice."""
 
-from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -65,7 +64,7 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 def test_it_is_a_run_like_any_other_in_which_valid_has_been_seen(tmp_path):
     run = refitted(tmp_path)
     again = load_run(run.folder / "refit")
-    assert again.judge("test").metrics == again.metrics["test"]
+    assert again.judge("test", SAMPLE.catalog.features).metrics == again.metrics["test"]
     assert not len(again.split.valid.items)
     assert len(again.split.train.items) == len(run.split.train.items) + len(run.split.valid.items)
     user = int(np.flatnonzero(run.split.valid.sizes)[0])
@@ -136,11 +135,7 @@ def test_features_made_with_interactions_are_told_of_as_not_made_again(tmp_path,
 
     assert saw(pca) == "nothing"
     assert "not made again" not in caplog.text
-    origin = pca.manifest.dataset
-    prints = origin.fingerprints.model_copy(update={"interactions": "0" * 64})
-    origin = origin.model_copy(update={"fingerprints": prints})
-    manifest = pca.manifest.model_copy(update={"dataset": origin})
-    made_with = copy(pca)
-    made_with.manifest = manifest
-    assert saw(made_with) == "train"
+    guided = tmp_path / "guided"
+    distill(SAMPLE, guided, method="interaction-metric")
+    assert saw(featureset.load(guided)) == "train"
     assert "not made again" in caplog.text

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sgfd import featureset, recommenders
-from sgfd.dataset import load_dataset
+from sgfd.dataset import DatasetError, load_dataset
 from sgfd.distill import distill
 from sgfd.jobs import JobError
 from sgfd.recommenders import backbone_places, find_backbone, judge, load_run
@@ -168,22 +168,39 @@ def test_backbones_that_can_not_score_cold_items_are_refused(train):
         train("bm3", "cold-items")
     with pytest.raises(JobError, match="by features alone; give a feature set"):
         train("vbpr", "cold-items", features=None)
-    with pytest.raises(JobError, match="have no timestamps"):
+    with pytest.raises(DatasetError, match="have no timestamps"):
         train("bpr", "temporal")
     with pytest.raises(JobError, match="split 'cold': is unknown; choose given or cold-items"):
         train("bpr", "cold")
 
 
-def test_features_that_know_what_is_held_out_are_refused(train, features, tmp_path):
-    folder = shutil.copytree(features.path, tmp_path / "leaky")
+def test_features_that_saw_what_is_held_out_are_refused(train, tmp_path):
+    """Guided by one division of the interactions, they serve the runs that hold out none of it."""
+
+    def guided(name, **division):
+        distill(SAMPLE, tmp_path / name, method="interaction-metric", **division)
+        return featureset.load(tmp_path / name)
+
+    given, cold = guided("given"), guided("cold", split="cold-items")
+    with pytest.raises(JobError, match=r"with [\d,]+ of the [\d,]+ pairs held out here .* --split"):
+        train("content", "cold-items", features=given)
+    with pytest.raises(JobError, match="pairs held out here"):
+        train("content", features=cold)
+    assert train("content", features=given).record["features"]["saw"] == "train"
+    assert train("content", "cold-items", features=cold).metrics["test"]
+    assert train("popular", "leave-one-out", features=given).metrics["test"]  # takes none
+
+
+def test_features_guided_by_other_interactions_are_used_on_trust_alone(train, features, tmp_path):
+    folder = shutil.copytree(features.path, tmp_path / "foreign")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["dataset"]["fingerprints"]["interactions"] = "0" * 64
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    leaky = featureset.load(folder)
-    with pytest.raises(JobError, match=r"was made with interactions.*choose split given"):
-        train("content", "cold-items", features=leaky)
-    assert train("content", features=leaky).metrics["test"]
-    assert train("popular", "leave-one-out", features=leaky).metrics["test"]  # takes none
+    foreign = featureset.load(folder)
+    with pytest.raises(JobError, match=r"can't be told; .*--trust-features"):
+        train("content", features=foreign)
+    trusted = train("content", features=foreign, trust_features=True)
+    assert trusted.record["features"]["saw"] == "unproven"
 
 
 def test_the_command_line_trains_and_judges_again(features, tmp_path):
