@@ -114,9 +114,15 @@ class SGFDPlusSettings:
     """What the label classifier's cosines are multiplied by at first; it is learnt."""
     learning_rate: LearningRate = 1e-3
     batch_size: Annotated[int, Field(ge=1, description="Users a step.")] = 512
-    epochs: Annotated[int, Field(ge=1, description="At most so many passes over the users.")] = 100
-    patience: Patience = 10
-    held_out_share: HeldOutShare = 0.1
+    epochs: Annotated[int, Field(ge=1, description="Passes over the users.")] = 15
+    held_out_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.5,
+            description="Share of the items that a training of its own leaves out, to measure.",
+        ),
+    ] = 0.1
     checkpoint_seconds: CheckpointSeconds = 15.0
 
 

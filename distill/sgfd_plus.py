@@ -2,8 +2,8 @@
 
 The start is `interaction_metric.py`'s linear map. From there the same map is trained so that the
 mean of some of a user's training items is near his others (`objective.py`), at every nested
-width. A tenth of the items is held out with their interactions to choose the number of epochs
-and to measure; then the map is trained anew on all items for as long.
+width, for a fixed number of epochs. A first training leaves a tenth of the items out, with their
+interactions, to measure what new items get; the map that is kept is trained on all.
 """
 
 import logging
@@ -29,7 +29,6 @@ from sgfd.distill.training import Trainable, fit
 
 logger = logging.getLogger("sgfd")
 
-EPOCHS_UNGUIDED = 10  # where too little can be held out to choose by
 CUTOFF = 20
 STRUCTURE_ITEMS = 256  # of a step, among which cosines are compared
 
@@ -37,7 +36,7 @@ Indices = NDArray[np.int64]
 
 
 def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
-    """Train the student on all items, for the epochs that held-out items chose."""
+    """Train the student on all items."""
     features, columns = task.catalog.features, task.standardisation
     rows = FusedRows(features, columns, task.device)
     pairs = task.pairs
@@ -230,19 +229,6 @@ class HeldOutItems:
         profiles = torch.from_numpy(self.known @ vectors(self.known_items).numpy())
         return functional.normalize(profiles, dim=1) @ vectors(self.items).T
 
-    def ndcg(self, rows: FusedRows, weight: Tensor | None) -> float:
-        """NDCG of all held-out items in order, mean over the users.
-
-        Of ranks, as what the features are for: the training loss on the held-out items rises
-        while they are still found better. Not cut off, so that every item counts.
-        """
-        wanted = torch.from_numpy(self.wanted.toarray())
-        order = self.scores(rows, weight).argsort(dim=1, descending=True, stable=True)
-        discount = 1 / torch.log2(torch.arange(2, wanted.shape[1] + 2))
-        gain = (wanted.gather(1, order) * discount).sum(dim=1)
-        ideal = torch.cumsum(discount, dim=0)[wanted.sum(dim=1).long() - 1]
-        return float((gain / ideal).mean())
-
     def recall(self, rows: FusedRows, weight: Tensor | None) -> float:
         """Recall@20 among the held-out items, mean over the users."""
         wanted = torch.from_numpy(self.wanted.toarray())
@@ -253,53 +239,51 @@ class HeldOutItems:
 def _guided(
     rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
 ) -> tuple[Tensor, dict[str, Any]]:
-    """The trained map (d, D), and its figures."""
-    found = _epochs_and_figures(rows, pairs, task, settings)
-    model = _model(rows, pairs, task, settings)
-    fit(
-        model,
-        _profiles(rows, pairs, task, settings),
-        None,
-        task.work,
-        epochs=found["epochs"],
-        earlier=found,
-    )
-    return model.weight.detach(), {"trained_epochs": found["epochs"], **found["figures"]}
+    """The map (d, D) trained on all items, and the figures of one trained without some."""
+    figures = _figures(rows, pairs, task, settings)
+    earlier = {"figures": figures}
+    model = _trained(rows, pairs, task, settings, earlier)
+    return model.weight.detach(), figures
 
 
-def _epochs_and_figures(
+def _figures(
     rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
 ) -> dict[str, Any]:
-    """Train without a share of the items: how many epochs serve them best, and how well.
+    """Train without a share of the items, and look for them as if they were new.
 
-    `held_out_recall@20` is that of nearest neighbour on the held-out items, as new ones: by the
-    generic features (fused), by the closed form and by the student.
+    `held_out_recall@20` is that of nearest neighbour among the held-out items: by the generic
+    features (fused), by the closed form and by the student. Nothing is chosen by it: on so few
+    items it differs more by chance than by the number of epochs.
     """
     if (saved := task.work.restore()) and saved[1].get("earlier"):
-        earlier: dict[str, Any] = saved[1]["earlier"]
-        return earlier
+        figures: dict[str, Any] = saved[1]["earlier"]["figures"]
+        return figures
     shuffled = np.random.default_rng([task.seed, 2]).permutation(pairs.items)
     held_out = np.sort(shuffled[: int(settings.held_out_share * len(shuffled))])
     judge = HeldOutItems.of(pairs, held_out)
     left = pairs.without(held_out)
     if judge is None or not len(left.users_with(2)):
-        return {"epochs": min(EPOCHS_UNGUIDED, settings.epochs), "figures": {}}
-    model = _model(rows, left, task, settings)
-    start = model.weight.detach().clone()
-
-    def held_out_loss() -> float:
-        return -judge.ndcg(rows, model.weight)
-
-    before = held_out_loss()
-    state = fit(model, _profiles(rows, left, task, settings), held_out_loss, task.work)
-    epochs = state.best_epoch if state.best < before else 0
-    weight = model.weight if epochs else start
+        return {}
+    model = _trained(rows, left, task, settings, {})
     recall = {
         "generic": judge.recall(rows, None),
-        "closed_form": judge.recall(rows, start),
-        "student": judge.recall(rows, weight),
+        "closed_form": judge.recall(rows, metric_weight(rows, left, settings).to(task.device)),
+        "student": judge.recall(rows, model.weight),
     }
-    return {"epochs": epochs, "figures": {"held_out_recall@20": recall}}
+    return {"held_out_recall@20": recall}
+
+
+def _trained(
+    rows: FusedRows,
+    pairs: TrainingPairs,
+    task: Task,
+    settings: SGFDPlusSettings,
+    earlier: dict[str, Any],
+) -> SGFDPlus:
+    model = _model(rows, pairs, task, settings)
+    profiles = _profiles(rows, pairs, task, settings)
+    fit(model, profiles, None, task.work, patience=None, earlier=earlier)
+    return model
 
 
 def _model(

@@ -44,6 +44,8 @@ class Examples(Protocol):
 class ItemNetworks(Trainable):
     """Networks for M modalities, trained on items, with a held-out error."""
 
+    settings: SGFDSettings | AutoencoderSettings
+
     @abstractmethod
     def held_out_errors(self, batch: ItemBatch) -> Tensor:
         """By modality, the sum of the items' errors and how many items are in it, (M, 2) double.
@@ -87,17 +89,18 @@ def fit(
     held_out_loss: Callable[[], float] | None,
     work: WorkFolder,
     *,
-    epochs: int | None = None,
+    patience: int | None,
     earlier: dict[str, Any] | None = None,
 ) -> TrainingState:
-    """Train until the held-out loss gets no better, and keep the best weights.
+    """Train for the settings' epochs, or until the held-out loss gets no better.
 
     Resumes from the checkpoint in `work` where there is one, to the same result. Where nothing
     is held out (tiny catalogues), the training loss decides.
 
     Args:
         held_out_loss: of the model as it stands.
-        epochs: train for just so many, and keep the last weights.
+        patience: stop after so many epochs without a better loss, and keep the best weights;
+            None to train for all epochs and keep the last.
         earlier: what trainings before this one in the same work found; kept in the checkpoints,
             where a checkpoint of an earlier one says something else, and is left alone.
 
@@ -119,14 +122,13 @@ def fit(
         work.save(pack(model, optimizer) | best_weights, state.to_json())
 
     def goes_on() -> bool:
-        if epochs is not None:
-            return state.epoch < epochs
-        return state.epoch < settings.epochs and state.epoch - state.best_epoch < settings.patience
+        patient = patience is None or state.epoch - state.best_epoch < patience
+        return state.epoch < settings.epochs and patient
 
     last = time.monotonic()
     with (
         deferred_interrupt() as interrupt,
-        progress(epochs or settings.epochs, "distilling") as advance,
+        progress(settings.epochs, "distilling") as advance,
     ):
         advance(state.epoch)
         while goes_on():
@@ -153,7 +155,7 @@ def fit(
             state.epoch, state.step, state.total = state.epoch + 1, 0, 0.0
             model.eval()
             reached = trained if held_out_loss is None else held_out_loss()
-            if reached < state.best or epochs is not None:
+            if reached < state.best or patience is None:
                 state.best, state.best_epoch, best = reached, state.epoch, _copy(model)
             advance(1, loss=f"{trained:.4f}", held_out=f"{reached:.4f}", best=state.best_epoch)
         if interrupt.requested:  # while the held-out items were looked at for the last time
@@ -180,7 +182,8 @@ def fit_items(
         return (known[:, 0] / known[:, 1]).mean().item()
 
     examples = _Items(reader, train, model.settings.batch_size, seed)
-    return fit(model, examples, held_out_loss if len(held_out) else None, work)
+    stop = held_out_loss if len(held_out) else None
+    return fit(model, examples, stop, work, patience=model.settings.patience)
 
 
 @dataclass(frozen=True)
