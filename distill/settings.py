@@ -104,7 +104,7 @@ class SGFDPlusSettings:
     """Temperature of the contrastive loss."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
     """Share of the content's entries that are left out in training."""
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the items with several modalities that train with one of them alone."""
     candidates: Count = 2048
     """Items that a step's histories are held against, at least; all where there are fewer."""
