@@ -1,6 +1,6 @@
 """The card of a feature set: its README, for people and for data hubs."""
 
-from sgfd.featureset.manifest import TABLE, Manifest, Student
+from sgfd.featureset.manifest import TABLE, Manifest
 
 
 def card(manifest: Manifest) -> str:
@@ -31,7 +31,7 @@ configs:
 
 Item embeddings of the data set `{manifest.dataset.name}` ({manifest.dataset.n_items} items), made
 by `{manifest.method}` with {manifest.producer.name} {manifest.producer.version} (seed
-{manifest.seed}) on {manifest.created}. It holds no user and no interaction.
+{manifest.seed}) on {manifest.created}. It holds no user and no interaction.{_guided(manifest)}
 
 | modality | generic width | distilled width | items with it | norm |
 | --- | --- | --- | --- | --- |
@@ -53,7 +53,7 @@ import numpy as np
 {first} = np.load("{first}.npy", mmap_mode="r")  # row = item_index, NaN where lacking
 ```
 
-{_student_line(manifest.student)}
+{_student_lines(manifest)}
 `manifest.json` has the settings, the fingerprints of the inputs and the sha256 of every file.
 
 ## Quality
@@ -62,13 +62,33 @@ import numpy as np
 """
 
 
-def _student_line(student: Student | None) -> str:
+def _guided(manifest: Manifest) -> str:
+    """Which interactions guided the features, and what follows for whoever evaluates on them."""
+    use = manifest.interactions
+    if use is None:
+        return ""
+    return (
+        f"\n{use.pairs} training interactions guided it: those of split `{use.split}`, seed "
+        f"{use.split_seed}, protocol `{use.protocol}`.\nJudge it on pairs that are not among them."
+    )
+
+
+def _student_lines(manifest: Manifest) -> str:
+    student = manifest.student
     if student is None:
         return "It has no student: new items need the method itself."
-    linear = "W ((x - mean) / scale) + b"
+    inputs = "unit((x - mean) / scale)" if student.input_normalised else "((x - mean) / scale)"
+    linear = f"W {inputs} + b"
     formula = linear if student.negative_slope == 1 else f"leaky_relu({linear})"
     end = ", to unit norm." if student.normalised else "."
-    return f"`{student.file}` embeds new items: `{formula}`{end}"
+    lines = [f"`{student.file}` embeds new items: `{formula}`{end}"]
+    lines += [
+        f"`{modality.name}` sums them, before the norm, over those of "
+        f"{', '.join(modality.parts)} that an item has."
+        for modality in manifest.modalities
+        if modality.parts
+    ]
+    return "\n".join(lines)
 
 
 def _quality_lines(figures: dict[str, object], prefix: str = "") -> list[str]:

@@ -1,5 +1,6 @@
 """What the tests of stage one share: a quick distillation, and made-up catalogues."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,3 +57,21 @@ def same_bytes() -> Callable[[Path, Path], bool]:
         return all((one / f).read_bytes() == (other / f).read_bytes() for f in FILES)
 
     return same
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, int], None]:
+    """Strikes Ctrl-C, once, when a reader of batches is asked for its n-th."""
+
+    def arm(kind: type, number: int) -> None:
+        read, done = kind.read, []
+
+        def interrupt_once(self, index):
+            done.append(len(index))
+            if len(done) == number:
+                signal.raise_signal(signal.SIGINT)
+            return read(self, index)
+
+        monkeypatch.setattr(kind, "read", interrupt_once)
+
+    return arm

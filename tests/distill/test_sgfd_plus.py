@@ -1,6 +1,5 @@
 """The guided student: its objective against plain formulas, what it gains, that it goes on."""
 
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +9,9 @@ from torch.nn import functional
 
 from sgfd.dataset import Interactions, Pairs, Vocabulary, load_dataset
 from sgfd.distill import SGFDPlusSettings, distill
-from sgfd.distill import sgfd_plus as sgfd_plus_module
 from sgfd.distill.objective import Interaction, Structure
 from sgfd.distill.pairs import TrainingPairs
-from sgfd.distill.sgfd_plus import SGFDPlus
+from sgfd.distill.sgfd_plus import Profiles, SGFDPlus
 from sgfd.featureset import load, verify
 
 QUICK = SGFDPlusSettings(dimension=16, epochs=5, batch_size=128)
@@ -84,6 +82,14 @@ def test_the_set_is_whole_and_says_what_it_gains(guided):
     assert load(guided.artifact).manifest.modalities[0].nested == [16]
 
 
+def test_the_card_says_what_guided_it_and_how_new_items_are_embedded(guided):
+    card = (guided.artifact / "README.md").read_text()
+    use = load(guided.artifact).manifest.interactions
+    assert f"{use.pairs} training interactions guided it: those of split `given`, seed 0" in card
+    assert "embeds new items: `W unit((x - mean) / scale) + b`, to unit norm." in card
+    assert "`fused` sums them, before the norm, over those of image, text that an item" in card
+
+
 def test_guidance_finds_what_content_hides(made, rng, tmp_path):
     """Two features tell groups apart, 60 are noise: generic cosines drown, guided ones do not."""
     n, users, each = 480, 800, 4
@@ -130,18 +136,10 @@ def test_without_interactions_it_says_so_and_keeps_the_content(made, rng, tmp_pa
 
 @pytest.mark.parametrize("reads", [1, 8, 30])
 def test_an_interrupted_one_goes_on_to_the_same_bytes(
-    reads, guided, tmp_path, monkeypatch, same_bytes
+    reads, guided, tmp_path, interrupt_at, same_bytes
 ):
     """Ctrl-C while the epochs are chosen, and while all items train (the last of them)."""
-    read, done = sgfd_plus_module.Profiles.read, []
-
-    def interrupt_once(self, batch):
-        done.append(len(batch))
-        if len(done) == reads:
-            signal.raise_signal(signal.SIGINT)
-        return read(self, batch)
-
-    monkeypatch.setattr(sgfd_plus_module.Profiles, "read", interrupt_once)
+    interrupt_at(Profiles, reads)
     with pytest.raises(KeyboardInterrupt):
         distill(load_dataset("sample"), tmp_path / "sample", QUICK, threads=1)
     resumed = distill(load_dataset("sample"), tmp_path / "sample", QUICK, threads=1)

@@ -71,18 +71,10 @@ def test_a_killed_one_leaves_nothing_loadable_and_goes_on_to_the_same_bytes(
 
 @pytest.mark.parametrize("reads", [1, 2, 3, 9, 44, 45])
 def test_an_interrupted_one_goes_on_to_the_same_bytes(
-    reads, quick, sample_features, tmp_path, monkeypatch, same_bytes
+    reads, quick, sample_features, tmp_path, interrupt_at, same_bytes
 ):
     """Ctrl-C at a batch, at the held-out items (every third read), at the last of all (45)."""
-    read, done = training.ItemReader.read, []
-
-    def interrupt_once(self, index):
-        done.append(len(index))
-        if len(done) == reads:
-            signal.raise_signal(signal.SIGINT)
-        return read(self, index)
-
-    monkeypatch.setattr(training.ItemReader, "read", interrupt_once)
+    interrupt_at(training.ItemReader, reads)
     with pytest.raises(KeyboardInterrupt):
         distill(load_dataset("sample"), tmp_path / "sample", quick, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == [".sample.partial"]
