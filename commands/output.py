@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from math import nan
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,12 +32,14 @@ def run_summary(run: "Run") -> dict[str, Any]:
 
 
 def print_run(run: "Run") -> None:
+    from sgfd.recommenders.tuning import values_in_words
+
     record = run.record
     print_metrics(run.metrics)
     if "tuning" in record:
         tuning = record["tuning"]
-        values = ", ".join(f"{name} {value:.3g}" for name, value in tuning["chosen"].items())
         counts = f"{tuning['pruned']} pruned, {tuning['failed']} failed"
+        values = values_in_words(tuning["chosen"])
         click.echo(f"tuned         {tuning['trials']} trials on valid ({counts}): {values}")
     click.echo(
         f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
@@ -64,15 +65,14 @@ def print_refit(record: dict[str, Any]) -> None:
 
 def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
     """A table a part, of the metrics of everybody; those by group are in the run's folder."""
-    every = dict.fromkeys(name for part in metrics.values() for name in part)
-    names = [name for name in every if " " not in name]
-    cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
     width = max(20, *(len(part) for part in metrics))
     for part, figures in metrics.items():
+        names = [name for name in figures if " " not in name]
+        cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
         if figures:
             click.echo(f"{part:<{width}}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
             for metric in dict.fromkeys(name.partition("@")[0] for name in names):
-                row = "".join(f"{figures.get(f'{metric}@{k}', nan):>9.4f}" for k in cutoffs)
+                row = "".join(f"{figures[f'{metric}@{k}']:>9.4f}" for k in cutoffs)
                 click.echo(f"  {metric:<{width - 2}}{row}")
 
 

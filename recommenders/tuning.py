@@ -364,13 +364,13 @@ def propose(search: Search, done: Sequence[Trial]) -> "optuna.Trial":
     return study.ask(kinds)
 
 
-def in_words(values: Mapping[str, float]) -> str:
+def values_in_words(values: Mapping[str, float]) -> str:
     """Settings such as `learning_rate 0.0021, layers 2`."""
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
 def _say(trial: Trial, done: Sequence[Trial], total: int) -> None:
-    place, words = f"[{trial.number + 1}/{total}]", in_words(trial.values)
+    place, words = f"[{trial.number + 1}/{total}]", values_in_words(trial.values)
     if trial.state == "failed":
         logger.warning("%s failed (%s): %s", place, words, trial.error)
         return

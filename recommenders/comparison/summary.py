@@ -8,7 +8,7 @@ import numpy as np
 from sgfd.recommenders.comparison.results import CellResult, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
 from sgfd.recommenders.evaluation import DIVERSITY
-from sgfd.recommenders.tuning import in_words
+from sgfd.recommenders.tuning import values_in_words
 
 # Further tables, each of the metrics that the cells have.
 FURTHER = {
@@ -177,7 +177,7 @@ def tuning_rows(comparison: Comparison) -> list[list[str]]:
             str(found["failed"]),
             "-" if (start := found["start_valid_recall@20"]) is None else f"{start:.4f}",
             f"{found['valid_recall@20']:.4f}",
-            in_words(found["chosen"]),
+            values_in_words(found["chosen"]),
         ]
         for pair, found in searched.items()
     ]

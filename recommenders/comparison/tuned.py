@@ -19,7 +19,7 @@ from sgfd.jobs import progress
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.preparation import prepare
-from sgfd.recommenders.tuning import in_words, plan_search, tuned_settings
+from sgfd.recommenders.tuning import plan_search, tuned_settings, values_in_words
 
 logger = logging.getLogger("sgfd")
 
@@ -97,7 +97,10 @@ def await_searches(
                 errors[pair] = f"its tuning failed: {error or 'it left no choice'}"
                 logger.error("%s %s: %s", place, what, errors[pair])
             else:
-                recall, words = found.summary["valid_recall@20"], in_words(found.summary["chosen"])
+                recall, words = (
+                    found.summary["valid_recall@20"],
+                    values_in_words(found.summary["chosen"]),
+                )
                 logger.info("%s tuned %s: %.4f on valid, %s", place, what, recall, words)
     return errors
 
