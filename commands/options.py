@@ -47,7 +47,7 @@ protocol_option = click.option(
     type=click.Choice(["honest", "paper"]),
     default="honest",
     show_default=True,
-    help="Choose the model on valid, or on test as the paper does (to compare only).",
+    help="The model is chosen on valid, or on test as the paper does it (to compare only).",
 )
 dimension_option = click.option(
     "--dim",

@@ -34,7 +34,7 @@ class FusedRows:
         standardisation: dict[str, Standardisation],
         device: torch.device,
     ) -> None:
-        self.features, self._device = features, device
+        self.features, self.device = features, device
         self._columns = [
             (torch.from_numpy(s.mean), torch.from_numpy(s.scale))
             for s in (standardisation[name] for name in features)
@@ -61,14 +61,15 @@ class FusedRows:
             for block, (mean, scale) in zip(blocks, self._columns, strict=True)
         ]
         rows = functional.normalize(torch.cat(parts, dim=1), dim=1)
-        return rows.to(self._device)
+        return rows.to(self.device)
 
 
 class FusedEmbedder:
     """Generic rows of every modality (b, D_m) to the student's (b, d); NaN where all lack."""
 
     def __init__(self, reader: FusedRows, weight: Tensor) -> None:
-        self._reader, self._weight = reader, weight.detach().T.contiguous()
+        self._reader = reader
+        self._weight = weight.detach().T.contiguous().to(reader.device)
 
     @torch.inference_mode()
     def __call__(self, *blocks: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -51,19 +51,36 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
 def metric_weight(
     rows: FusedRows,
     pairs: TrainingPairs,
-    settings: InteractionMetricSettings | SGFDPlusSettings,
+    settings: InteractionMetricSettings,
 ) -> Tensor:
     """(V sqrt(E))' of the pairs' items, float32 (d, D); fewer rows where D < d.
 
     Takes a few D x D doubles and one block of rows, however many items and users there are.
     """
+    return _metric(rows, pairs, settings)[0]
+
+
+def unit_scale_weight(rows: FusedRows, pairs: TrainingPairs, settings: SGFDPlusSettings) -> Tensor:
+    """The same, scaled so that |z_i|^2 is 1 in the mean over the pairs' items: where a training
+    starts, whose step size is of that scale."""
+    weight, gram = _metric(rows, pairs, settings)
+    total = np.vdot(weight.numpy() @ gram, weight.numpy())  # sum_i |z_i|^2 = tr(W U'U W')
+    return weight * float(np.sqrt(len(pairs.items) / total))
+
+
+def _metric(
+    rows: FusedRows,
+    pairs: TrainingPairs,
+    settings: InteractionMetricSettings | SGFDPlusSettings,
+) -> tuple[Tensor, Matrix]:
+    """The map (d, D) and U'U over the pairs' items."""
     gram = _gram(rows, pairs.items)
     shared = _user_sums_gram(rows, pairs) - gram  # U'CU
     identity = np.eye(len(gram))
     inverse = scipy.linalg.cho_factor(gram + settings.ridge * identity)
     form = scipy.linalg.cho_solve(inverse, scipy.linalg.cho_solve(inverse, shared).T)
     metric = settings.strength * (form + form.T) / 2 + settings.content * identity
-    return _largest_directions(metric, settings.dimension)
+    return _largest_directions(metric, settings.dimension), gram
 
 
 def content_weight(rows: FusedRows, items: NDArray[np.int64], dimension: int) -> Tensor:

@@ -39,6 +39,21 @@ CheckpointSeconds = Annotated[
     ),
 ]
 
+# Settings of the closed form, which is a method of its own and the start of another.
+FusedDimension = Annotated[
+    int,
+    Field(ge=1, description="Width of the features; at most the sum of the generic widths."),
+]
+Ridge = Annotated[
+    float,
+    Field(gt=0, description="Penalty lambda of both regressions; a row of content has norm 1."),
+]
+Strength = Annotated[
+    float,
+    Field(ge=0, description="Weight of predicted co-interaction in the inner products."),
+]
+Content = Annotated[float, Field(gt=0, description="Weight of the content's own inner products.")]
+
 
 @dataclass(frozen=True, config=CHECKED)
 class SGFDSettings:
@@ -70,28 +85,20 @@ class SGFDSettings:
 class InteractionMetricSettings:
     """Settings of the closed form: content that predicts co-interaction, by ridge regression."""
 
-    dimension: Count = 128
-    """Width of the features; at most the sum of the generic widths."""
-    ridge: Positive = 3.0
-    """Penalty lambda of both regressions; a row of content has norm 1."""
-    strength: NotNegative = 10.0
-    """Weight of predicted co-interaction in the inner products."""
-    content: Positive = 0.3
-    """Weight of the content's own inner products."""
+    dimension: FusedDimension = 128
+    ridge: Ridge = 3.0
+    strength: Strength = 10.0
+    content: Content = 0.3
 
 
 @dataclass(frozen=True, config=CHECKED)
 class SGFDPlusSettings:
     """Settings of the student that starts at the closed form and is guided by interactions."""
 
-    dimension: Count = 128
-    """Width of the features; at most the sum of the generic widths."""
-    ridge: Positive = 3.0
-    """Of the start: penalty lambda of both regressions."""
-    strength: NotNegative = 10.0
-    """Of the start: weight of predicted co-interaction in the inner products."""
-    content: Positive = 0.3
-    """Of the start: weight of the content's own inner products."""
+    dimension: FusedDimension = 128
+    ridge: Ridge = 3.0
+    strength: Strength = 10.0
+    content: Content = 0.3
     interaction_weight: NotNegative = 1.0
     """Weight of the contrastive loss from users' histories to their other items."""
     structure_weight: NotNegative = 0.0

@@ -7,7 +7,6 @@ interactions, to measure what new items get; the map that is kept is trained on 
 """
 
 import logging
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
-from sgfd.distill.interaction_metric import content_weight, metric_weight
+from sgfd.distill.interaction_metric import content_weight, unit_scale_weight
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.objective import Interaction, Semantic, Structure
 from sgfd.distill.pairs import TrainingPairs, narrowed
 from sgfd.distill.quality import MOST_QUERIES, measure
 from sgfd.distill.settings import SGFDPlusSettings
-from sgfd.distill.training import Trainable, fit
+from sgfd.distill.training import Trainable, fit, shuffled
+from sgfd.jobs import Checkpoint, WorkFolder
 
 logger = logging.getLogger("sgfd")
 
@@ -145,10 +145,7 @@ class Profiles:
     device: torch.device
 
     def batches(self, epoch: int) -> list[Indices]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.pairs.users_with(2))
-        return np.split(
-            order, np.arange(self.settings.batch_size, len(order), self.settings.batch_size)
-        )
+        return shuffled(self.pairs.users_with(2), self.settings.batch_size, self.seed, epoch)
 
     def read(self, batch: Indices) -> ProfileBatch:
         random = np.random.default_rng(int(torch.randint(2**62, ())))
@@ -241,9 +238,8 @@ def _guided(
 ) -> tuple[Tensor, dict[str, Any]]:
     """The map (d, D) trained on all items, and the figures of one trained without some."""
     figures = _figures(rows, pairs, task, settings)
-    earlier = {"figures": figures}
-    model = _trained(rows, pairs, task, settings, earlier)
-    return model.weight.detach(), figures
+    start = unit_scale_weight(rows, pairs, settings).to(task.device)
+    return _trained(start, rows, pairs, task, settings, task.work.stage("all-items")), figures
 
 
 def _figures(
@@ -255,60 +251,34 @@ def _figures(
     features (fused), by the closed form and by the student. Nothing is chosen by it: on so few
     items it differs more by chance than by the number of epochs.
     """
-    if (saved := task.work.restore()) and saved[1].get("earlier"):
-        figures: dict[str, Any] = saved[1]["earlier"]["figures"]
-        return figures
-    shuffled = np.random.default_rng([task.seed, 2]).permutation(pairs.items)
-    held_out = np.sort(shuffled[: int(settings.held_out_share * len(shuffled))])
+    shuffled_items = np.random.default_rng([task.seed, 2]).permutation(pairs.items)
+    held_out = np.sort(shuffled_items[: int(settings.held_out_share * len(shuffled_items))])
     judge = HeldOutItems.of(pairs, held_out)
     left = pairs.without(held_out)
     if judge is None or not len(left.users_with(2)):
         return {}
-    model = _trained(rows, left, task, settings, {})
+    start = unit_scale_weight(rows, left, settings).to(task.device)
     recall = {
         "generic": judge.recall(rows, None),
-        "closed_form": judge.recall(rows, metric_weight(rows, left, settings).to(task.device)),
-        "student": judge.recall(rows, model.weight),
+        "closed_form": judge.recall(rows, start),
+        "student": judge.recall(rows, _trained(start, rows, left, task, settings, task.work)),
     }
     return {"held_out_recall@20": recall}
 
 
 def _trained(
+    start: Tensor,
     rows: FusedRows,
     pairs: TrainingPairs,
     task: Task,
     settings: SGFDPlusSettings,
-    earlier: dict[str, Any],
-) -> SGFDPlus:
-    model = _model(rows, pairs, task, settings)
-    profiles = _profiles(rows, pairs, task, settings)
-    fit(model, profiles, None, task.work, patience=None, earlier=earlier)
-    return model
-
-
-def _model(
-    rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
-) -> SGFDPlus:
-    """The model at its start, on the scale where z have a mean squared norm of 1."""
-    weight = metric_weight(rows, pairs, settings)
-    blocks = range(0, len(pairs.items), rows.block_rows)
-    total = sum(
-        float(
-            (rows.read(pairs.items[b : b + rows.block_rows]) @ weight.to(task.device).T)
-            .square()
-            .sum()
-        )
-        for b in blocks
-    )
-    weight *= math.sqrt(len(pairs.items) / total)
-    labels = len(task.catalog.label_names)
+    work: WorkFolder | Checkpoint,
+) -> Tensor:
+    """The map (d, D) that training makes of the start."""
+    catalog = task.catalog
     torch.manual_seed(task.seed)
-    return SGFDPlus(weight, rows.widths, labels, settings).to(task.device)
-
-
-def _profiles(
-    rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
-) -> Profiles:
-    labels = task.catalog.labels
-    of_item = np.full(task.catalog.n_items, -1) if labels is None else labels
-    return Profiles(rows, pairs, torch.from_numpy(of_item), settings, task.seed, task.device)
+    model = SGFDPlus(start, rows.widths, len(catalog.label_names), settings).to(task.device)
+    labels = np.full(catalog.n_items, -1) if catalog.labels is None else catalog.labels
+    profiles = Profiles(rows, pairs, torch.from_numpy(labels), settings, task.seed, task.device)
+    fit(model, profiles, None, work, patience=None)
+    return model.weight.detach()

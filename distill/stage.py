@@ -212,7 +212,7 @@ def _training_pairs(
     split: Split,
     split_seed: int,
 ) -> tuple[TrainingPairs, InteractionsUse]:
-    """The training part, by the catalogue's items, and the record of what was seen."""
+    """The training part, and the record of what was seen."""
     train = divide(interactions, protocol, split, split_seed).train
     use = InteractionsUse(
         protocol=protocol,
@@ -221,10 +221,7 @@ def _training_pairs(
         pairs=len(train),
         sha256=pairs_fingerprint(train),
     )
-    item = catalog.items.index(interactions.items.ids)[train.item]
-    known = item >= 0
-    pairs = TrainingPairs.of(train.user[known], item[known], interactions.n_users, catalog.n_items)
-    return pairs, use
+    return TrainingPairs.of(train.user, train.item, interactions.n_users, catalog.n_items), use
 
 
 def _usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:

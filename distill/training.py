@@ -4,7 +4,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sgfd.distill.batches import ItemBatch, ItemReader
 from sgfd.distill.errors import DistillError
 from sgfd.distill.settings import AutoencoderSettings, SGFDPlusSettings, SGFDSettings
-from sgfd.jobs import WorkFolder, deferred_interrupt, pack, progress, subset, unpack
+from sgfd.jobs import Checkpoint, WorkFolder, deferred_interrupt, pack, progress, subset, unpack
 
 logger = logging.getLogger("sgfd")
 
@@ -63,7 +63,6 @@ class TrainingState:
         epoch: epochs done. step: batches done of the epoch at hand.
         total: the loss, summed over the epoch's batches so far.
         best, best_epoch: lowest held-out loss, and after how many epochs.
-        earlier: what trainings before this one in the same work found.
     """
 
     epoch: int = 0
@@ -71,7 +70,6 @@ class TrainingState:
     total: float = 0.0
     best: float = float("inf")
     best_epoch: int = 0
-    earlier: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON has no infinity."""
@@ -87,10 +85,9 @@ def fit(
     model: Trainable,
     examples: Examples,
     held_out_loss: Callable[[], float] | None,
-    work: WorkFolder,
+    work: WorkFolder | Checkpoint,
     *,
     patience: int | None,
-    earlier: dict[str, Any] | None = None,
 ) -> TrainingState:
     """Train for the settings' epochs, or until the held-out loss gets no better.
 
@@ -101,8 +98,6 @@ def fit(
         held_out_loss: of the model as it stands.
         patience: stop after so many epochs without a better loss, and keep the best weights;
             None to train for all epochs and keep the last.
-        earlier: what trainings before this one in the same work found; kept in the checkpoints,
-            where a checkpoint of an earlier one says something else, and is left alone.
 
     Raises:
         DistillError: the loss is not finite.
@@ -110,8 +105,8 @@ def fit(
     """
     settings = model.settings
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
-    state, best = TrainingState(earlier=earlier or {}), _copy(model)
-    if (saved := work.restore()) and saved[1].get("earlier", {}) == state.earlier:
+    state, best = TrainingState(), _copy(model)
+    if saved := work.restore():
         tensors, record = saved
         unpack(tensors, model, optimizer)
         state, best = TrainingState.from_json(record), subset(tensors, "best.")
@@ -126,10 +121,7 @@ def fit(
         return state.epoch < settings.epochs and patient
 
     last = time.monotonic()
-    with (
-        deferred_interrupt() as interrupt,
-        progress(settings.epochs, "distilling") as advance,
-    ):
+    with deferred_interrupt() as interrupt, progress(settings.epochs, "distilling") as advance:
         advance(state.epoch)
         while goes_on():
             model.train()
@@ -186,6 +178,14 @@ def fit_items(
     return fit(model, examples, stop, work, patience=model.settings.patience)
 
 
+def shuffled(
+    index: NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
+    """The entries in an order of the epoch's own, in batches."""
+    order = np.random.default_rng([seed, epoch]).permutation(index)
+    return np.split(order, np.arange(batch_size, len(order), batch_size))
+
+
 @dataclass(frozen=True)
 class _Items:
     """Items in random order, b at a time."""
@@ -196,8 +196,7 @@ class _Items:
     seed: int
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.items)
-        return np.split(order, np.arange(self.batch_size, len(order), self.batch_size))
+        return shuffled(self.items, self.batch_size, self.seed, epoch)
 
     def read(self, batch: NDArray[np.int64]) -> ItemBatch:
         return self.reader.read(batch)

@@ -94,18 +94,19 @@ class Grid:
             raise JobError(
                 where, f"there is nothing to compare{why}", "name backbones and features"
             )
-        for features in self.features.values():
-            if features is not None and features.manifest.interactions is not None:
-                self._refuse_leak(features)
+        guided = [f for f in self.features.values() if f and f.manifest.interactions is not None]
+        if guided:
+            self._refuse_leaks(guided)
 
-    def _refuse_leak(self, features: FeatureSet) -> None:
+    def _refuse_leaks(self, guided: Sequence[FeatureSet]) -> None:
         assert self.dataset.interactions is not None
         trust = self.options.get("trust_features", False)
         for protocol in self.protocols:
             sets = split_interactions(
                 self.dataset.interactions, protocol, self.options["split_seed"], self.split
             )
-            what_features_saw(features, self.dataset.interactions, sets, trust)
+            for features in guided:
+                what_features_saw(features, self.dataset.interactions, sets, trust)
 
     @property
     def split(self) -> Split:
