@@ -115,8 +115,8 @@ def prepare(
     aligned, used = {}, None
     saw: Saw = "nothing"
     if features is not None:
-        saw = what_features_saw(features, interactions, sets, trust_features)
         alignment = features.align(interactions.items.ids, min_coverage)
+        saw = what_features_saw(features, interactions, sets, trust_features)
         aligned = aligned_features(
             features, alignment.rows, feature_scale, modalities, dimension=dimension
         )
