@@ -34,7 +34,7 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
     "--method",
     help="sgfd-plus (guided by interactions) [default], sgfd (the paper's), "
     "interaction-metric, or what they are held against: raw, standard, pca, random, label, "
-    "autoencoder.",
+    "autoencoder, rq-vae, clcrec.",
 )
 @click.option(
     "--name",

@@ -8,6 +8,7 @@ that lacks some still gets the sum over those that it has.
 """
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -54,6 +55,16 @@ class FusedRows:
         """The rows of some items, (k, D) on the device; zeros for an item without any modality."""
         return self.join([feature.rows(index) for feature in self.features.values()])
 
+    def blocks(self, index: Indices) -> Iterator[Tensor]:
+        """The rows of some items, block by block."""
+        for start in range(0, len(index), self.block_rows):
+            yield self.read(index[start : start + self.block_rows])
+
+    def read_all(self, index: Indices, then: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The rows of some items, (k, D), or what `then` makes of each block of them, (k, d)."""
+        made = (block if then is None else then(block) for block in self.blocks(index))
+        return torch.cat(list(made))
+
     def join(self, blocks: list[NDArray[np.float32]]) -> Tensor:
         """Generic rows (k, D_m) of every modality as u, (k, D)."""
         parts = [
@@ -65,18 +76,28 @@ class FusedRows:
 
 
 class FusedEmbedder:
-    """Generic rows of every modality (b, D_m) to the student's (b, d); NaN where all lack."""
+    """Generic rows of every modality (b, D_m) to what a network makes of u, (b, d) at unit norm or
+    as it comes; NaN where all lack."""
 
-    def __init__(self, reader: FusedRows, weight: Tensor) -> None:
-        self._reader = reader
-        self._weight = weight.detach().T.contiguous().to(reader.device)
+    def __init__(
+        self, reader: FusedRows, network: Callable[[Tensor], Tensor], normalised: bool
+    ) -> None:
+        self._reader, self._network, self._normalised = reader, network, normalised
 
     @torch.inference_mode()
     def __call__(self, *blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-        embedded = functional.normalize(self._reader.join(list(blocks)) @ self._weight, dim=1)
+        embedded = self._network(self._reader.join(list(blocks)))
+        if self._normalised:
+            embedded = functional.normalize(embedded, dim=1)
         rows: NDArray[np.float32] = embedded.cpu().numpy()
         rows[np.all([np.isnan(block[:, 0]) for block in blocks], axis=0)] = np.nan
         return rows
+
+
+def linear_map(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """Rows (b, D) to W u, (b, d), for W (d, D)."""
+    transposed = weight.detach().T.contiguous()
+    return lambda rows: rows @ transposed.to(rows.device)
 
 
 def unit_inputs(rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -103,7 +124,7 @@ def made_by_fused_student(
             sources=tuple(features.values()),
             dimension=len(weight),
             normalised=True,
-            embed=FusedEmbedder(rows, weight),
+            embed=FusedEmbedder(rows, linear_map(weight), normalised=True),
             nested=nested,
         )
     for name, feature in features.items():
@@ -113,7 +134,9 @@ def made_by_fused_student(
             sources=(feature,),
             dimension=len(weight),
             normalised=True,
-            embed=FusedEmbedder(FusedRows({name: feature}, own, device), part),
+            embed=FusedEmbedder(
+                FusedRows({name: feature}, own, device), linear_map(part), normalised=True
+            ),
             student={
                 "weight": part.detach().cpu().contiguous().numpy(),
                 "bias": np.zeros(len(weight), dtype=np.float32),
@@ -131,3 +154,16 @@ def nested_widths(dimension: int) -> tuple[int, ...]:
     """Powers of 2 from 16 to below d, and d itself."""
     powers = (2**k for k in range(4, max(4, math.ceil(math.log2(dimension)))))
     return (*powers, dimension)
+
+
+def made_by_network(
+    features: dict[str, Feature],
+    rows: FusedRows,
+    network: Callable[[Tensor], Tensor],
+    dimension: int,
+) -> Made:
+    """What a network of the fused rows makes, (b, D) to (b, d) as they come: one modality, for
+    which there is no student that a reader could apply."""
+    name = FUSED if len(features) > 1 else next(iter(features))
+    embed = FusedEmbedder(rows, network, normalised=False)
+    return Made({name: MadeModality(tuple(features.values()), dimension, False, embed)})

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sgfd.distill.settings import (
     AutoencoderSettings,
+    CLCRecSettings,
     InteractionMetricSettings,
     LabelSettings,
     PCASettings,
     RandomSettings,
     RawSettings,
+    RQVAESettings,
     SGFDPlusSettings,
     SGFDSettings,
     StandardSettings,
@@ -69,4 +71,11 @@ METHODS: dict[str, Method] = {
         "sgfd.distill.baselines:label", LabelSettings, needs_features=False, needs_labels=True
     ),
     "autoencoder": Method("sgfd.distill.autoencoder:autoencoder", AutoencoderSettings),
+    "clcrec": Method(
+        "sgfd.distill.clcrec:clcrec",
+        CLCRecSettings,
+        needs_interactions=True,
+        uses_interactions=True,
+    ),
+    "rq-vae": Method("sgfd.distill.rq_vae:rq_vae", RQVAESettings),
 }

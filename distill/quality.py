@@ -52,7 +52,7 @@ def measure(
     queries, others = labelled_queries(labels, held_out)
     for name, modality in made.modalities.items():
         kinds: dict[str, Embed] = {
-            "generic": _generic(modality, task),
+            "generic": generic_rows(modality, task),
             "made": modality.embed,
         }
         by_modality.setdefault(name, {})["neighbour_agreement"] = {
@@ -106,7 +106,7 @@ def mean_or_none(values: Tensor) -> float | None:
     return float(values.float().mean()) if len(values) else None
 
 
-def _generic(modality: MadeModality, task: Task) -> Embed:
+def generic_rows(modality: MadeModality, task: Task) -> Embed:
     """What the features are held against: the standardised rows that they were made of; those of
     several modalities side by side, each at unit norm."""
     columns = {source.name: task.standardisation[source.name] for source in modality.sources}

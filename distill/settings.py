@@ -190,6 +190,59 @@ class AutoencoderSettings:
     checkpoint_seconds: CheckpointSeconds = 15.0
 
 
+@dataclass(frozen=True, config=CHECKED)
+class CLCRecSettings:
+    """Settings of CLCRec (Wei et al., ACM MM 2021): content aligned to collaborative embeddings."""
+
+    dimension: Count = 128
+    """Width of the embeddings and of the features."""
+    hidden_width: Count = 256
+    """Width of the encoder's hidden layer."""
+    alignment_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Weight of the contrast of content and item embedding (lambda); the rest is of users."""
+    content_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the items that users meet as their encoded content (rho)."""
+    temperature: Positive = 0.2
+    """Temperature of both contrasts."""
+    negatives: Count = 512
+    """Items that a step's interactions are held against."""
+    regularization: NotNegative = 1e-3
+    """Weight of the squared embeddings (eta)."""
+    learning_rate: LearningRate = 1e-3
+    batch_size: Annotated[int, Field(ge=1, description="Interactions a step.")] = 1024
+    epochs: Annotated[
+        int, Field(ge=1, description="At most so many passes over the interactions.")
+    ] = 100
+    patience: Annotated[
+        int,
+        Field(ge=1, description="Stop after so many epochs that find held-out items no better."),
+    ] = 10
+    held_out_share: HeldOutShare = 0.1
+    checkpoint_seconds: CheckpointSeconds = 15.0
+
+
+@dataclass(frozen=True, config=CHECKED)
+class RQVAESettings:
+    """Settings of RQ-VAE, the maker of semantic ids (TIGER, Rajput et al., NeurIPS 2023)."""
+
+    feature: Literal["reconstruction", "code"] = "reconstruction"
+    """What is made: what the decoder rebuilds from an item's codes, or the sum of the codes."""
+    latent_width: Count = 32
+    """Width of the codes."""
+    levels: Count = 3
+    """Codes an item."""
+    codes: Count = 256
+    """Codes to choose from, at each level."""
+    commitment: NotNegative = 0.25
+    """Weight that draws the encoder to the codes (beta)."""
+    learning_rate: LearningRate = 1e-3
+    batch_size: BatchSize = 256
+    epochs: Epochs = 500
+    patience: Patience = 20
+    held_out_share: HeldOutShare = 0.1
+    checkpoint_seconds: CheckpointSeconds = 15.0
+
+
 # The authors' weights and temperature, by data set and backbone. Their learning rates belong to
 # the recommender that they train along with the teacher, so they have no place here.
 PRESETS: dict[str, dict[str, Any]] = {

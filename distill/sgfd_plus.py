@@ -13,23 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
+from sgfd.distill.fused import FusedRows, linear_map, made_by_fused_student, nested_widths
+from sgfd.distill.held_out import HeldOutItems, hold_items_out
 from sgfd.distill.interaction_metric import content_weight, unit_scale_weight
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.objective import Interaction, Semantic, Structure
-from sgfd.distill.pairs import TrainingPairs, narrowed
-from sgfd.distill.quality import MOST_QUERIES, measure
+from sgfd.distill.pairs import TrainingPairs
+from sgfd.distill.quality import measure
 from sgfd.distill.settings import SGFDPlusSettings
 from sgfd.distill.training import Trainable, fit, shuffled
 from sgfd.jobs import Checkpoint, WorkFolder
 
 logger = logging.getLogger("sgfd")
 
-CUTOFF = 20
 STRUCTURE_ITEMS = 256  # of a step, among which cosines are compared
 
 Indices = NDArray[np.int64]
@@ -184,55 +183,6 @@ class Profiles:
         return np.union1d(item, random.choice(everything, most, replace=False))
 
 
-@dataclass(frozen=True)
-class HeldOutItems:
-    """Items kept from training with their interactions, as if they were new.
-
-    Attributes:
-        known: float32 (q, k), the queried users' training items among `known_items`.
-        wanted: float32 (q, h), their held-out items among `items`.
-    """
-
-    known_items: Indices
-    known: csr_array
-    items: Indices
-    wanted: csr_array
-
-    @classmethod
-    def of(cls, pairs: TrainingPairs, held_out: Indices) -> "HeldOutItems | None":
-        """At most 2,000 users with training and held-out items; None where there is none."""
-        train, rest = pairs.without(held_out), pairs.only(held_out)
-        users = np.flatnonzero((train.user_degrees > 0) & (rest.user_degrees > 0))
-        if not len(users):
-            return None
-        if len(users) > MOST_QUERIES:
-            users = np.sort(np.random.default_rng(0).choice(users, MOST_QUERIES, replace=False))
-        known_items, known = narrowed(train.matrix[users])
-        return cls(known_items, known, rest.items, rest.matrix[users][:, rest.items])
-
-    @torch.inference_mode()
-    def scores(self, rows: FusedRows, weight: Tensor | None) -> Tensor:
-        """Cosine of each user's mean known item with every held-out item, (q, h) on the CPU;
-        of the content itself where there is no map."""
-
-        def vectors(items: Indices) -> Tensor:
-            blocks = [
-                rows.read(items[start : start + rows.block_rows])
-                for start in range(0, len(items), rows.block_rows)
-            ]
-            mapped = [block if weight is None else block @ weight.T for block in blocks]
-            return functional.normalize(torch.cat(mapped), dim=1).cpu()
-
-        profiles = torch.from_numpy(self.known @ vectors(self.known_items).numpy())
-        return functional.normalize(profiles, dim=1) @ vectors(self.items).T
-
-    def recall(self, rows: FusedRows, weight: Tensor | None) -> float:
-        """Recall@20 among the held-out items, mean over the users."""
-        wanted = torch.from_numpy(self.wanted.toarray())
-        best = self.scores(rows, weight).topk(min(CUTOFF, wanted.shape[1]), dim=1).indices
-        return float((wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1)).mean())
-
-
 def _guided(
     rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
 ) -> tuple[Tensor, dict[str, Any]]:
@@ -251,17 +201,17 @@ def _figures(
     features (fused), by the closed form and by the student. Nothing is chosen by it: on so few
     items it differs more by chance than by the number of epochs.
     """
-    shuffled_items = np.random.default_rng([task.seed, 2]).permutation(pairs.items)
-    held_out = np.sort(shuffled_items[: int(settings.held_out_share * len(shuffled_items))])
+    held_out = hold_items_out(task, pairs, settings.held_out_share)
     judge = HeldOutItems.of(pairs, held_out)
     left = pairs.without(held_out)
     if judge is None or not len(left.users_with(2)):
         return {}
     start = unit_scale_weight(rows, left, settings).to(task.device)
+    trained = _trained(start, rows, left, task, settings, task.work)
     recall = {
-        "generic": judge.recall(rows, None),
-        "closed_form": judge.recall(rows, start),
-        "student": judge.recall(rows, _trained(start, rows, left, task, settings, task.work)),
+        "generic": judge.recall(rows.read_all),
+        "closed_form": judge.recall(lambda items: rows.read_all(items, linear_map(start))),
+        "student": judge.recall(lambda items: rows.read_all(items, linear_map(trained))),
     }
     return {"held_out_recall@20": recall}
 

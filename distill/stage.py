@@ -21,6 +21,7 @@ from sgfd.dataset import (
     pairs_fingerprint,
 )
 from sgfd.distill.errors import DistillError
+from sgfd.distill.geometry import geometry
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.methods import DEFAULT_METHOD, METHODS, Method
 from sgfd.distill.pairs import TrainingPairs
@@ -125,7 +126,11 @@ def distill(
     }
     with WorkFolder(target, identity, overwrite) as work:
         seed_everything(seed)
-        made = known_method.make(Task(catalog, seed, torch_device, work, pairs), settings)
+        task = Task(catalog, seed, torch_device, work, pairs)
+        made = known_method.make(task, settings)
+        quality = dict(made.quality)
+        for name, figures in geometry(task, made).items():
+            quality[name] = quality.get(name, {}) | figures
         manifest = Manifest(
             name=target.name,
             created=now(),
@@ -153,11 +158,11 @@ def distill(
             default_modalities=list(made.default),
             labels=_label_record(catalog),
             student=made.student,
-            quality=made.quality,
+            quality=quality,
         )
         export(work.result, catalog, made, manifest)
         artifact = work.publish()
-    return DistillResult(artifact, method, time.perf_counter() - start, made.quality)
+    return DistillResult(artifact, method, time.perf_counter() - start, quality)
 
 
 def export(folder: Path, catalog: ItemCatalog, made: Made, manifest: Manifest) -> Manifest:

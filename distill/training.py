@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from sgfd.distill.batches import ItemBatch, ItemReader
 from sgfd.distill.errors import DistillError
-from sgfd.distill.settings import AutoencoderSettings, SGFDPlusSettings, SGFDSettings
+from sgfd.distill.settings import (
+    AutoencoderSettings,
+    CLCRecSettings,
+    RQVAESettings,
+    SGFDPlusSettings,
+    SGFDSettings,
+)
 from sgfd.jobs import Checkpoint, WorkFolder, deferred_interrupt, pack, progress, subset, unpack
 
 logger = logging.getLogger("sgfd")
@@ -23,7 +29,7 @@ logger = logging.getLogger("sgfd")
 class Trainable(nn.Module, ABC):
     """What the loop can train."""
 
-    settings: SGFDSettings | AutoencoderSettings | SGFDPlusSettings
+    settings: SGFDSettings | AutoencoderSettings | SGFDPlusSettings | CLCRecSettings | RQVAESettings
 
     @abstractmethod
     def loss(self, batch: Any) -> dict[str, Tensor]:

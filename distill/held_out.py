@@ -1,0 +1,67 @@
+"""How well items are found that the training never saw, as if they were new."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn import functional
+
+from sgfd.distill.maker import Task
+from sgfd.distill.pairs import TrainingPairs, narrowed
+
+CUTOFF = 20
+MOST_USERS = 2000
+
+Indices = NDArray[np.int64]
+Vectors = Callable[[Indices], Tensor]  # items (k,) to rows (k, d)
+
+
+@dataclass(frozen=True)
+class HeldOutItems:
+    """Items kept from training with their interactions.
+
+    Attributes:
+        known: float32 (q, k), the queried users' training items among `known_items`.
+        wanted: float32 (q, h), their held-out items among `items`.
+    """
+
+    known_items: Indices
+    known: csr_array
+    items: Indices
+    wanted: csr_array
+
+    @classmethod
+    def of(cls, pairs: TrainingPairs, held_out: Indices) -> "HeldOutItems | None":
+        """At most 2,000 users with training and held-out items; None where there is none."""
+        train, rest = pairs.without(held_out), pairs.only(held_out)
+        users = np.flatnonzero((train.user_degrees > 0) & (rest.user_degrees > 0))
+        if not len(users):
+            return None
+        if len(users) > MOST_USERS:
+            users = np.sort(np.random.default_rng(0).choice(users, MOST_USERS, replace=False))
+        known_items, known = narrowed(train.matrix[users])
+        return cls(known_items, known, rest.items, rest.matrix[users][:, rest.items])
+
+    @torch.inference_mode()
+    def recall(self, vectors: Vectors) -> float:
+        """Recall@20 of nearest neighbour among the held-out items, mean over the users.
+
+        A user is the mean of his known items' vectors at unit norm; nearness is the cosine.
+        """
+        wanted = torch.from_numpy(self.wanted.toarray())
+        known = functional.normalize(vectors(self.known_items), dim=1).cpu().numpy()
+        candidates = functional.normalize(vectors(self.items), dim=1).cpu()
+        scores = torch.from_numpy(self.known @ known) @ candidates.T
+        best = scores.topk(min(CUTOFF, wanted.shape[1]), dim=1).indices
+        return float((wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1)).mean())
+
+
+def hold_items_out(task: Task, pairs: TrainingPairs, share: float) -> Indices:
+    """A share of the items with interactions, at random, ascending; the seed and the share decide,
+    so that methods are held against each other on the same items."""
+    shuffled = np.random.default_rng([task.seed, 2]).permutation(pairs.items)
+    return np.sort(shuffled[: int(share * len(shuffled))])
