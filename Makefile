@@ -3,7 +3,6 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export GOMP_SPINCOUNT ?= 1000
 FOLDERS := commands dataset featureset jobs distill recommenders
-SOURCES := pipeline.py $(FOLDERS)
 
 .PHONY: demo test test-slow lint fmt type bench docs clean
 

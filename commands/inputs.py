@@ -12,7 +12,7 @@ from sgfd.commands.settings import read_settings
 if TYPE_CHECKING:
     from sgfd.dataset import Dataset
     from sgfd.featureset import FeatureSet
-    from sgfd.recommenders import BackboneSettings, Run
+    from sgfd.recommenders import Backbone, BackboneSettings, Run
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,22 @@ class TrainingInputs:
     options: dict[str, Any]
 
 
+def backbone_class(name: str | None) -> "type[Backbone]":
+    """The backbone of `training_options`."""
+    from sgfd.recommenders import find_backbone
+
+    if name is None:
+        raise click.UsageError("missing option --backbone; name a recommender")
+    return find_backbone(name)
+
+
 def training_inputs(options: dict[str, Any]) -> TrainingInputs:
     """From `training_options` to what they mean; settings are checked before data is read."""
     from sgfd import recommenders
 
     left = dict(options)
     backbone, preset, overrides = (left.pop(key) for key in ("backbone", "preset", "overrides"))
-    kind = recommenders.find_backbone(backbone)
+    kind = backbone_class(backbone)
     base = recommenders.find_preset(kind, preset) if preset else None
     settings = read_settings(kind.Settings, overrides, base)
 

@@ -32,7 +32,7 @@ def run_summary(run: "Run") -> dict[str, Any]:
 
 
 def print_run(run: "Run") -> None:
-    from sgfd.recommenders.tuning import values_in_words
+    from sgfd.jobs.search import values_in_words
 
     record = run.record
     print_metrics(run.metrics)

@@ -61,12 +61,14 @@ def _settings_classes(command: str) -> list[tuple[str, Any, dict[str, Any]]]:
     """Title, settings and the ranges in which `tune` searches them."""
     if command == "distill":
         from sgfd.distill.methods import METHODS
+        from sgfd.settings import ranges_of
 
-        return [(name, method.settings, {}) for name, method in METHODS.items()]
+        kinds = {name: method.settings for name, method in METHODS.items()}
+        return [(name, settings, ranges_of(settings)) for name, settings in kinds.items()]
     from sgfd.recommenders import backbone_places, find_backbone
 
-    kinds = {name: find_backbone(name) for name in backbone_places()}
-    return [(name, kind.Settings, kind.ranges()) for name, kind in kinds.items()]
+    backbones = {name: find_backbone(name) for name in backbone_places()}
+    return [(name, kind.Settings, kind.ranges()) for name, kind in backbones.items()]
 
 
 def _settings_rows(settings: Any, ranges: dict[str, Any]) -> list[tuple[str, str]]:

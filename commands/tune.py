@@ -1,21 +1,36 @@
-"""`pipeline tune`: the settings of a backbone, searched on valid."""
+"""`pipeline tune`: settings searched on valid, of a backbone or of a method of stage one."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from sgfd.commands.inputs import plain_name, training_inputs
+from sgfd.commands.inputs import backbone_class, load, plain_name, training_inputs
 from sgfd.commands.options import training_options
-from sgfd.commands.output import present, print_run, run_summary
-from sgfd.commands.settings import SettingsHelp, choose
+from sgfd.commands.output import present, print_figures, print_run, run_summary
+from sgfd.commands.settings import SettingsHelp, choose, read_settings
 
 if TYPE_CHECKING:
-    from sgfd.recommenders import Backbone, Range
+    from sgfd.settings import Range
+
+OF_DISTILLING = {  # what `--stage distill` takes
+    *("stage", "method", "dataset", "split", "split_seed", "overrides", "seed", "device"),
+    *("threads", "data_root", "as_json", "trials", "bounds", "name", "tunings_root"),
+}
 
 
 @click.command(cls=SettingsHelp)
+@click.option(
+    "--stage",
+    type=click.Choice(["train", "distill"]),
+    default="train",
+    show_default=True,
+    help="Tune a backbone, or a method of distillation: on held-out items, by their training and "
+    "valid interactions. `pipeline distill --help` lists a method's settings.",
+)
+@click.option("--method", help="Of --stage distill [default: sgfd-plus].")
 @training_options
 @click.option(
     "--trials",
@@ -29,7 +44,7 @@ if TYPE_CHECKING:
     "bounds",
     multiple=True,
     metavar="NAME=LOW:HIGH",
-    help="Search a setting elsewhere than its backbone says; repeatable.",
+    help="Search a setting elsewhere than its backbone or method says; repeatable.",
 )
 @click.option("--name", help="Name of the search's folder [default: made from the inputs].")
 @click.option(
@@ -40,6 +55,8 @@ if TYPE_CHECKING:
     help="Folder of the searches.",
 )
 def tune(
+    stage: str,
+    method: str | None,
     trials: int,
     bounds: tuple[str, ...],
     name: str | None,
@@ -52,9 +69,16 @@ def tune(
     The same seed gives the same trials. A setting given by --set stays as it is; the others are
     searched where the list below says. Goes on where it was stopped.
     """
+    if stage == "distill":
+        _refuse_what_is_of_training()
+        _tune_method(method, trials, bounds, name, tunings_root, as_json, options)
+        return
+    if method is not None:
+        raise click.UsageError("--method: is of --stage distill; leave it out, or add that")
     from sgfd import recommenders
 
-    ranges = _ranges(recommenders.find_backbone(options["backbone"]), bounds)
+    kind = backbone_class(options["backbone"])
+    ranges = _ranges(kind.Settings, kind.ranges(), bounds)
     told = training_inputs(options)
     made_from = told.features.manifest.name if told.features else "no-features"
     parts = (told.dataset.name, told.backbone, made_from, f"seed{options['seed']}")
@@ -72,23 +96,85 @@ def tune(
     present(run_summary(run), as_json, lambda: print_run(run))
 
 
-def _ranges(kind: "type[Backbone]", bounds: tuple[str, ...]) -> dict[str, "Range"]:
-    """The ranges that a backbone declares, with other bounds where `--range` gives some."""
-    ranges = kind.ranges()
+def _refuse_what_is_of_training() -> None:
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name not in OF_DISTILLING:
+            option = parameter.opts[0]
+            raise click.UsageError(f"{option}: is of --stage train, not of distill; leave it out")
+
+
+def _tune_method(
+    name: str | None,
+    trials: int,
+    bounds: tuple[str, ...],
+    folder_name: str | None,
+    tunings_root: Path,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    from sgfd.distill import DEFAULT_METHOD, METHODS
+    from sgfd.settings import ranges_of
+
+    name = name or DEFAULT_METHOD
+    kind = choose(name, METHODS, "--method").settings
+    overrides = options["overrides"]
+    settings = read_settings(kind, overrides)
+    ranges = _ranges(kind, ranges_of(kind), bounds)
+    if options["dataset"] is None:
+        raise click.UsageError("missing option --dataset; name a data set")
+    from sgfd.distill import tuning
+
+    loaded = load(options["dataset"], options["data_root"])
+    parts = (loaded.name, name, f"seed{options['seed']}")
+    found = tuning.tune(
+        loaded,
+        tunings_root / plain_name(folder_name or "-".join(parts), "--name"),
+        settings,
+        options["seed"],
+        method=name,
+        trials=trials,
+        fixed=tuple(pair.partition("=")[0] for pair in overrides),
+        ranges=ranges,
+        split=options["split"],
+        split_seed=options["split_seed"],
+        device=options["device"],
+        threads=options["threads"],
+    )
+
+    def human() -> None:
+        from sgfd.jobs.search import values_in_words
+
+        print_figures(found.result.quality)
+        click.echo(f"tuned         {found.trials} trials: {values_in_words(found.chosen)}")
+        click.echo(
+            f"held-out      Recall@20 {found.recall:.4f}, of the start {found.start_recall:.4f}"
+        )
+        click.echo(f"feature set   {found.result.artifact}")
+
+    present(found.to_json(), as_json, human)
+
+
+def _ranges(
+    settings: type[Any], declared: dict[str, "Range"], bounds: tuple[str, ...]
+) -> dict[str, "Range"]:
+    """The ranges that are declared, with other bounds where `--range` gives some."""
+    ranges = dict(declared)
     for text in bounds:
         name, _, ends = text.partition("=")
-        declared = choose(name, ranges, "--range")
+        before = choose(name, ranges, "--range")
         try:
             low, high = (float(end) for end in ends.split(":"))
         except ValueError:
             raise click.UsageError(f"--range {text}: write --range NAME=LOW:HIGH") from None
-        ranges[name] = replace(declared, low=low, high=high)
-        if why := _wrong(kind, name, ranges[name]):
+        ranges[name] = replace(before, low=low, high=high)
+        if why := _wrong(settings, name, ranges[name]):
             raise click.UsageError(f"--range {text}: {why}; see --help for what it takes")
     return ranges
 
 
-def _wrong(kind: "type[Backbone]", name: str, where: "Range") -> str | None:
+def _wrong(settings: type[Any], name: str, where: "Range") -> str | None:
     """What is wrong with a range, if anything."""
     from pydantic import ValidationError
 
@@ -98,7 +184,7 @@ def _wrong(kind: "type[Backbone]", name: str, where: "Range") -> str | None:
         return "it is searched by logarithm, which needs a low end above 0"
     try:
         for end in (where.low, where.high):
-            kind.Settings(**{name: end})  # type: ignore[arg-type]
+            settings(**{name: end})
     except ValidationError as error:
         return error.errors()[0]["msg"].lower()
     return None

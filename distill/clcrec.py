@@ -37,7 +37,7 @@ def clcrec(task: Task, settings: CLCRecSettings) -> Made:
     rows = FusedRows(task.catalog.features, task.standardisation, task.device)
     pairs = task.pairs
     figures: dict[str, Any] = {}
-    held_out = hold_items_out(task, pairs, settings.held_out_share)
+    held_out = hold_items_out(pairs, settings.held_out_share, task.seed)
     left, judge = pairs.without(held_out), HeldOutItems.of(pairs, held_out)
     if judge is not None and len(left):
         model, epochs = _trained(rows, left, task, settings, task.work, judge)

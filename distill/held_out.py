@@ -10,7 +10,6 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
-from sgfd.distill.maker import Task
 from sgfd.distill.pairs import TrainingPairs, narrowed
 
 CUTOFF = 20
@@ -35,9 +34,16 @@ class HeldOutItems:
     wanted: csr_array
 
     @classmethod
-    def of(cls, pairs: TrainingPairs, held_out: Indices) -> "HeldOutItems | None":
-        """At most 2,000 users with training and held-out items; None where there is none."""
-        train, rest = pairs.without(held_out), pairs.only(held_out)
+    def of(
+        cls, pairs: TrainingPairs, held_out: Indices, judged: TrainingPairs | None = None
+    ) -> "HeldOutItems | None":
+        """At most 2,000 users with training and held-out items; None where there is none.
+
+        Args:
+            judged: the pairs of the held-out items that are looked for; those of `pairs` where
+                None.
+        """
+        train, rest = pairs.without(held_out), (judged or pairs).only(held_out)
         users = np.flatnonzero((train.user_degrees > 0) & (rest.user_degrees > 0))
         if not len(users):
             return None
@@ -60,8 +66,8 @@ class HeldOutItems:
         return float((wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1)).mean())
 
 
-def hold_items_out(task: Task, pairs: TrainingPairs, share: float) -> Indices:
+def hold_items_out(pairs: TrainingPairs, share: float, seed: int) -> Indices:
     """A share of the items with interactions, at random, ascending; the seed and the share decide,
     so that methods are held against each other on the same items."""
-    shuffled = np.random.default_rng([task.seed, 2]).permutation(pairs.items)
+    shuffled = np.random.default_rng([seed, 2]).permutation(pairs.items)
     return np.sort(shuffled[: int(share * len(shuffled))])

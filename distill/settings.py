@@ -2,17 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, Share
 
 # Settings of the training loop, which every trained method has.
-LearningRate = Annotated[float, Field(gt=0, description="Step size of Adam.")]
+LearningRate = Annotated[
+    float, Field(gt=0, description="Step size of Adam."), Range(1e-4, 1e-2, log=True)
+]
 BatchSize = Annotated[int, Field(ge=1, description="Items a step.")]
 Epochs = Annotated[int, Field(ge=1, description="At most so many passes over the items.")]
 Patience = Annotated[
@@ -47,12 +45,17 @@ FusedDimension = Annotated[
 Ridge = Annotated[
     float,
     Field(gt=0, description="Penalty lambda of both regressions; a row of content has norm 1."),
+    Range(0.3, 30, log=True),
 ]
 Strength = Annotated[
     float,
     Field(ge=0, description="Weight of predicted co-interaction in the inner products."),
 ]
-Content = Annotated[float, Field(gt=0, description="Weight of the content's own inner products.")]
+Content = Annotated[
+    float,
+    Field(gt=0, description="Weight of the content's own inner products."),
+    Range(0.03, 3, log=True),
+]
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -61,11 +64,11 @@ class SGFDSettings:
 
     dimension: Count = 128
     """Width of the distilled features."""
-    ce_weight: NotNegative = 1.0
+    ce_weight: Annotated[NotNegative, Range(0.01, 1, log=True)] = 1.0
     """Weight of the semantic losses, the cross-entropies with the labels."""
-    kd_weight: Positive = 1.0
+    kd_weight: Annotated[Positive, Range(0.01, 1, log=True)] = 1.0
     """Weight of the distillation losses, response-based and feature-based."""
-    temperature: Positive = 10.0
+    temperature: Annotated[Positive, Range(1, 100, log=True)] = 10.0
     """Temperature that softens both distributions of the response-based loss."""
     response_loss: Literal["l1", "kl"] = "l1"
     """Distance of the distributions: mean absolute difference, or Hinton's KL times T^2."""
@@ -101,17 +104,17 @@ class SGFDPlusSettings:
     content: Content = 0.3
     interaction_weight: NotNegative = 1.0
     """Weight of the contrastive loss from users' histories to their other items."""
-    structure_weight: NotNegative = 0.0
+    structure_weight: Annotated[NotNegative, Range(0, 10)] = 0.0
     """Weight of the loss that holds cosines to those of the content."""
-    semantic_weight: NotNegative = 0.0
+    semantic_weight: Annotated[NotNegative, Range(0, 0.5)] = 0.0
     """Weight of the labels' cross-entropy."""
     nested: bool = True
     """Whether leading columns (16, 32, ...) are trained to work by themselves."""
-    temperature: Positive = 0.2
+    temperature: Annotated[Positive, Range(0.05, 1, log=True)] = 0.2
     """Temperature of the contrastive loss."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    dropout: Annotated[Share, Range(0, 0.8)] = 0.4
     """Share of the content's entries that are left out in training."""
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    modality_dropout: Annotated[Share, Range(0, 0.6)] = 0.3
     """Share of the items with several modalities that train with one of them alone."""
     candidates: Count = 2048
     """Items that a step's histories are held against, at least; all where there are fewer."""
@@ -121,7 +124,7 @@ class SGFDPlusSettings:
     """What the label classifier's cosines are multiplied by at first; it is learnt."""
     learning_rate: LearningRate = 1e-3
     batch_size: Annotated[int, Field(ge=1, description="Users a step.")] = 512
-    epochs: Annotated[int, Field(ge=1, description="Passes over the users.")] = 15
+    epochs: Annotated[int, Field(ge=1, description="Passes over the users."), Range(5, 30)] = 15
     held_out_share: Annotated[
         float,
         Field(
@@ -198,15 +201,15 @@ class CLCRecSettings:
     """Width of the embeddings and of the features."""
     hidden_width: Count = 256
     """Width of the encoder's hidden layer."""
-    alignment_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    alignment_weight: Annotated[float, Field(ge=0, le=1), Range(0.1, 0.9)] = 0.5
     """Weight of the contrast of content and item embedding (lambda); the rest is of users."""
     content_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the items that users meet as their encoded content (rho)."""
-    temperature: Positive = 0.2
+    temperature: Annotated[Positive, Range(0.05, 2, log=True)] = 0.2
     """Temperature of both contrasts."""
     negatives: Count = 512
     """Items that a step's interactions are held against."""
-    regularization: NotNegative = 1e-3
+    regularization: Annotated[NotNegative, Range(1e-5, 0.1, log=True)] = 1e-3
     """Weight of the squared embeddings (eta)."""
     learning_rate: LearningRate = 1e-3
     batch_size: Annotated[int, Field(ge=1, description="Interactions a step.")] = 1024

@@ -201,7 +201,7 @@ def _figures(
     features (fused), by the closed form and by the student. Nothing is chosen by it: on so few
     items it differs more by chance than by the number of epochs.
     """
-    held_out = hold_items_out(task, pairs, settings.held_out_share)
+    held_out = hold_items_out(pairs, settings.held_out_share, task.seed)
     judge = HeldOutItems.of(pairs, held_out)
     left = pairs.without(held_out)
     if judge is None or not len(left.users_with(2)):

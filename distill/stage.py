@@ -97,8 +97,8 @@ def distill(
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
-    method, known_method, settings = _method_and_settings(method, settings)
-    catalog = _usable_catalog(dataset, method, known_method)
+    method, known_method, settings = method_and_settings(method, settings)
+    catalog = usable_catalog(dataset, method, known_method)
     pairs, use = None, None
     if known_method.uses_interactions and dataset.interactions is not None:
         pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)
@@ -191,7 +191,12 @@ def export(folder: Path, catalog: ItemCatalog, made: Made, manifest: Manifest) -
         return writer.finish(manifest)
 
 
-def _method_and_settings(name: str | None, settings: Any) -> tuple[str, Method, Any]:
+def method_and_settings(name: str | None, settings: Any) -> tuple[str, Method, Any]:
+    """A method by name or by its settings' class, and its settings, the defaults where None.
+
+    Raises:
+        DistillError: there is none, or the settings are of another.
+    """
     if name is None:
         classes = {known: method.settings for known, method in METHODS.items()}
         name = next(
@@ -229,7 +234,12 @@ def _training_pairs(
     return TrainingPairs.of(train.user, train.item, interactions.n_users, catalog.n_items), use
 
 
-def _usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
+def usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
+    """The data set's items.
+
+    Raises:
+        DistillError: they lack what the method needs.
+    """
     catalog = dataset.catalog or ItemCatalog(Vocabulary([]))
     where = f"data set {dataset.name}"
     if method.needs_features and not catalog.features:

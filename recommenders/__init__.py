@@ -8,7 +8,7 @@ run.metrics["test"]["recall@20"]
 recommenders.recommend(run, "A2TM9WEZ2CIXH2", k=5)
 """
 
-from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch, Range
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.backbones import backbone_places, find_backbone, find_preset
 from sgfd.recommenders.evaluation import judge, top_k
 from sgfd.recommenders.inputs import Inputs
@@ -18,6 +18,7 @@ from sgfd.recommenders.recommending import recommend, similar, write_recommendat
 from sgfd.recommenders.run import train
 from sgfd.recommenders.run_folder import Run, load_run
 from sgfd.recommenders.tuning import tune
+from sgfd.settings import Range
 
 __all__ = [
     "Backbone",

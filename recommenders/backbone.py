@@ -2,47 +2,15 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
 from sgfd.recommenders.evaluation import Similarity
 from sgfd.recommenders.inputs import Inputs
-
-CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True)
-class Range:
-    """Where `pipeline tune` searches a setting, declared in the setting's annotation:
-
-        layers: Annotated[Count, Range(1, 4)] = 2
-
-    Attributes:
-        low, high: both included; the setting's default lies between them.
-        log: searched evenly in the logarithm.
-        features: it matters only where there are features, and is searched only there.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    features: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}{', by logarithm' if self.log else ''}"
-
+from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, ranges_of
 
 LearningRate = Annotated[Positive, Range(1e-4, 1e-2, log=True)]
 
@@ -137,12 +105,7 @@ class Backbone(nn.Module, ABC):
     @classmethod
     def ranges(cls) -> dict[str, Range]:
         """What `pipeline tune` searches, by setting; none of the training's where none is."""
-        ranges = {
-            name: mark
-            for name, hint in get_type_hints(cls.Settings, include_extras=True).items()
-            for mark in getattr(hint, "__metadata__", ())
-            if isinstance(mark, Range)
-        }
+        ranges = ranges_of(cls.Settings)
         if not cls.trained:
             ranges.pop("learning_rate", None)
         return ranges

@@ -6,66 +6,44 @@
       trial-N.safetensors     where the trial at work stands
       run/                    the run of the chosen settings: test is judged there alone
 
-What a trial tries follows from the seed, its number and the trials before it: Optuna's sampler is
-seeded anew for each, and looks at a study that is built from `trials.jsonl`. So a search that was
-killed goes on to the very trials that it would have had. Optuna's own storages would keep the same
-in a database, or in a journal whose snapshots are unpickled, and neither keeps the sampler's random
-state, on which a resumed search depends.
+What a trial tries follows from its number and those before it (`jobs/search.py`).
 """
 
 import json
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
 from sgfd.dataset import Dataset
-from sgfd.featureset import FeatureSet, write_file
+from sgfd.featureset import FeatureSet
 from sgfd.jobs import Checkpoint, JobError, locked, progress
-from sgfd.recommenders.backbone import BackboneSettings, Range
+from sgfd.jobs.search import (
+    Trial,
+    chosen,
+    propose,
+    read_trials,
+    remember,
+    say,
+    searched,
+    write_trials,
+)
+from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.learning import chosen_by, learn
 from sgfd.recommenders.preparation import Prepared, prepare
 from sgfd.recommenders.run import make_run
 from sgfd.recommenders.run_folder import REFIT, Run, load_run
 from sgfd.recommenders.training import DivergenceError, TrainingState
-
-if TYPE_CHECKING:
-    import optuna
+from sgfd.settings import Range
 
 logger = logging.getLogger("sgfd")
 
 FORMAT = 1
-RANDOM_TRIALS = 5  # so many at first, before what they found guides the next (TPE)
-PRUNED_AFTER = 4  # complete trials, whose median is what others are held against
-WARM_UP = 10  # epochs that every trial has, however it starts
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A finished trial.
-
-    Attributes:
-        number: from 0, the trial of the settings that the search starts from.
-        state: `complete`, `pruned` (stopped, being below the median), or `failed`.
-        values: of the settings searched.
-        recall: Recall@20 on valid, of the best epoch; None where it failed.
-        scores: the same after each epoch; empty where nothing is trained.
-        error: one line, where it failed.
-    """
-
-    number: int
-    state: Literal["complete", "pruned", "failed"]
-    values: dict[str, Any]
-    recall: float | None
-    seconds: float
-    scores: list[float] = field(default_factory=list)
-    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,22 +170,9 @@ def plan_search(
     if prepared.sets.chosen_on != "valid":
         raise JobError("tuning", "chooses on valid, and protocol paper has none", "choose honest")
     declared = prepared.kind.ranges() if ranges is None else dict(ranges)
-    space = {
-        name: where
-        for name, where in declared.items()
-        if name not in fixed and (prepared.features or not where.features)
-    }
-    if not space:
-        why = "all of its ranges are fixed" if declared else "its settings declare no range"
-        raise JobError(f"backbone {backbone}", f"has nothing to tune: {why}", "train it")
-    for name, where in space.items():
-        value = getattr(start, name)
-        if value not in where:
-            raise JobError(
-                f"setting {name}",
-                f"starts at {value:g}, outside its range ({where})",
-                f"fix it by --set {name}=VALUE, or give another --range",
-            )
+    if not prepared.features:
+        declared = {name: where for name, where in declared.items() if not where.features}
+    space = searched(start, declared, fixed, f"backbone {backbone}", "train it")
     kept = tuple(name for name in declared if name in fixed)
     return Search(prepared, start, space, kept, trials, seed)
 
@@ -222,65 +187,12 @@ def run_search(search: Search, folder: Path) -> list[Trial]:
         while len(done) < search.trials:
             trial = _try(search, done, folder)
             done.append(trial)
-            lines = [json.dumps(asdict(trial), allow_nan=False) for trial in done]
-            write_file(folder / "trials.jsonl", ("\n".join(lines) + "\n").encode())
+            write_trials(done, folder)
             for checkpoint in folder.glob("trial-*.safetensors"):
                 checkpoint.unlink()
             advance(1)
-            _say(trial, done, search.trials)
+            say(trial, done, search.trials, "valid")
     return done
-
-
-def read_trials(folder: Path) -> list[Trial]:
-    """The finished trials in a search's folder.
-
-    Raises:
-        JobError: their file can't be read.
-    """
-    path = folder / "trials.jsonl"
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [Trial(**json.loads(line)) for line in lines]
-    except (ValueError, TypeError) as error:
-        raise JobError(
-            path, f"can't be read ({error})", "delete the folder, or choose another --name"
-        ) from None
-
-
-def chosen(done: Sequence[Trial]) -> Trial:
-    """The best complete trial, the first of equals.
-
-    Raises:
-        JobError: there is none.
-    """
-    complete = [trial for trial in done if trial.state == "complete"]
-    if not complete:
-        errors = [trial.error for trial in done if trial.error]
-        raise JobError(
-            f"all {len(done)} trials", f"failed (the last: {errors[-1]})", "give other ranges"
-        )
-    return max(complete, key=lambda trial: (trial.recall or 0.0, -trial.number))
-
-
-def remember(identity: dict[str, Any], folder: Path) -> None:
-    """Write what is searched, or hold it against what was searched here before.
-
-    Raises:
-        JobError: something changed, named in the message; nothing is written.
-    """
-    path = folder / "tuning.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        names = sorted(before.keys() | identity.keys())
-        if changed := [name for name in names if before.get(name) != identity.get(name)]:
-            raise JobError(
-                folder,
-                f"its trials were made with other inputs ({', '.join(changed)})",
-                "choose another --name, or delete the folder to search anew",
-            )
-    write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
 
 
 class _Pruned(Exception):  # noqa: N818 (an end of a trial, no error)
@@ -290,7 +202,7 @@ class _Pruned(Exception):  # noqa: N818 (an end of a trial, no error)
 def _try(search: Search, done: Sequence[Trial], folder: Path) -> Trial:
     """The next trial, from its checkpoint where there is one."""
     number, start = len(done), time.perf_counter()
-    proposal = propose(search, done)
+    proposal = propose(search.start, search.space, search.seed, done)
     values, scores = proposal.params, list[float]()
 
     def watch(state: TrainingState) -> None:
@@ -319,64 +231,6 @@ def _try(search: Search, done: Sequence[Trial], folder: Path) -> Trial:
         return ended("failed", None, error)
     recall = state.best if prepared.kind.trained else chosen_by(model, prepared.sets)
     return ended("complete", recall)
-
-
-def propose(search: Search, done: Sequence[Trial]) -> "optuna.Trial":
-    """What to try after the trials done: the start first, then as Optuna's TPE suggests.
-
-    Bergstra, Bardenet, Bengio, Kégl: Algorithms for Hyper-Parameter Optimization, NIPS 2011.
-    """
-    import optuna  # here, because a command that tunes nothing need not wait for it
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    states = {
-        "complete": optuna.trial.TrialState.COMPLETE,
-        "pruned": optuna.trial.TrialState.PRUNED,
-        "failed": optuna.trial.TrialState.FAIL,
-    }
-    kinds: dict[str, optuna.distributions.BaseDistribution] = {}
-    for name, where in search.space.items():
-        if isinstance(getattr(search.start, name), int):
-            low, high = int(where.low), int(where.high)
-            kinds[name] = optuna.distributions.IntDistribution(low, high, log=where.log)
-        else:
-            kinds[name] = optuna.distributions.FloatDistribution(
-                where.low, where.high, log=where.log
-            )
-    (seed,) = np.random.SeedSequence([search.seed, len(done)]).generate_state(1)
-    study = optuna.create_study(
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(seed)),
-        pruner=optuna.pruners.MedianPruner(PRUNED_AFTER, WARM_UP),
-    )
-    for trial in done:
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=states[trial.state],
-                value=trial.recall,
-                params=trial.values,
-                distributions=kinds,
-                intermediate_values=dict(enumerate(trial.scores, start=1)),
-            )
-        )
-    if not done:
-        study.enqueue_trial({name: getattr(search.start, name) for name in kinds})
-    return study.ask(kinds)
-
-
-def values_in_words(values: Mapping[str, float]) -> str:
-    """Settings such as `learning_rate 0.0021, layers 2`."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-
-
-def _say(trial: Trial, done: Sequence[Trial], total: int) -> None:
-    place, words = f"[{trial.number + 1}/{total}]", values_in_words(trial.values)
-    if trial.state == "failed":
-        logger.warning("%s failed (%s): %s", place, words, trial.error)
-        return
-    best = max(t.recall or 0.0 for t in done if t.state != "failed")
-    state = "pruned at" if trial.state == "pruned" else "valid recall@20"
-    logger.info("%s %s %.4f, best %.4f: %s", place, state, trial.recall, best, words)
 
 
 def _judged(folder: Path, trials: int, refit: bool) -> Run:

@@ -10,19 +10,10 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Positive,
-    Range,
-    Share,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
+from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, Share
 
 EPSILON = 1e-8  # least norm that a vector is divided by
 MASKS = 4096  # dropout masks to choose from

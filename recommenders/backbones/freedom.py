@@ -11,21 +11,13 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Range,
-    Share,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss
 from sgfd.recommenders.neighbours import mean_of_nearest
 from sgfd.recommenders.rows import rows_of
+from sgfd.settings import CHECKED, Count, NotNegative, Range, Share
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -13,19 +13,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Range,
-    Share,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.neighbours import ItemGraph, nearest_edges
+from sgfd.settings import CHECKED, Count, NotNegative, Range, Share
 
 POWERS = 8  # of R'R that sharpen the patterns
 SCALE_USERS = 256  # whose scores set the parts' sizes

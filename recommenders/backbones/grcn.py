@@ -11,20 +11,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Range,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.edges import Edges
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
 from sgfd.recommenders.rows import rows_of
 from sgfd.recommenders.unit import unit_rows
+from sgfd.settings import CHECKED, Count, NotNegative, Range
 
 
 @dataclass(frozen=True, config=CHECKED)

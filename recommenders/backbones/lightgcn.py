@@ -9,19 +9,12 @@ from typing import Annotated, ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Range,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
 from sgfd.recommenders.rows import rows_of
+from sgfd.settings import CHECKED, Count, NotNegative, Range
 
 
 @dataclass(frozen=True, config=CHECKED)

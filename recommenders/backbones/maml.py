@@ -11,19 +11,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Positive,
-    Range,
-    Share,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import covariance_penalty, warp_hinge
+from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, Share
 
 PAIRS_A_SLICE = 16_384  # scored at once, with 5 d hidden entries each
 

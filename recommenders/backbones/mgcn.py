@@ -11,21 +11,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Positive,
-    Range,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
 from sgfd.recommenders.neighbours import mean_of_nearest
 from sgfd.recommenders.rows import rows_of
+from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range
 
 
 @dataclass(frozen=True, config=CHECKED)

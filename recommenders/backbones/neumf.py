@@ -12,19 +12,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    NotNegative,
-    Range,
-    Share,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import squared_norm
 from sgfd.recommenders.rows import rows_of
+from sgfd.settings import CHECKED, Count, NotNegative, Range, Share
 
 PAIRS_A_SLICE = 200_000  # scored at once; bounds the memory of `rescore`
 

@@ -10,19 +10,11 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from sgfd.recommenders.backbone import (
-    CHECKED,
-    Backbone,
-    BackboneSettings,
-    Batch,
-    Count,
-    LearningRate,
-    NotNegative,
-    Range,
-)
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch, LearningRate
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
 from sgfd.recommenders.rows import rows_of
+from sgfd.settings import CHECKED, Count, NotNegative, Range
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sgfd.jobs.search import values_in_words
 from sgfd.recommenders.comparison.results import CellResult, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
 from sgfd.recommenders.evaluation import DIVERSITY
-from sgfd.recommenders.tuning import values_in_words
 
 # Further tables, each of the metrics that the cells have.
 FURTHER = {

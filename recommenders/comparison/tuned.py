@@ -16,10 +16,11 @@ from typing import Any
 from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet, write_file
 from sgfd.jobs import progress
+from sgfd.jobs.search import values_in_words
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.preparation import prepare
-from sgfd.recommenders.tuning import plan_search, tuned_settings, values_in_words
+from sgfd.recommenders.tuning import plan_search, tuned_settings
 
 logger = logging.getLogger("sgfd")
 

@@ -8,10 +8,11 @@ import pytest
 
 from sgfd.dataset import Dataset, Interactions, Pairs, Vocabulary
 from sgfd.jobs import JobError, locked
+from sgfd.jobs.search import chosen, read_trials
 from sgfd.recommenders import Range, find_backbone, load_run, tune
 from sgfd.recommenders.backbones.bpr import BPR
 from sgfd.recommenders.preparation import prepare
-from sgfd.recommenders.tuning import chosen, plan_search, read_trials, run_search, tuned_settings
+from sgfd.recommenders.tuning import plan_search, run_search, tuned_settings
 
 USERS, ITEMS, GROUPS = 40, 120, 4
 

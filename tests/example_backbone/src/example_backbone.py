@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgfd.recommenders import Backbone, BackboneSettings, Batch, Inputs
-from sgfd.recommenders.backbone import CHECKED, Count
+from sgfd.settings import CHECKED, Count
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -1,0 +1,136 @@
+"""Searching the settings of a method of stage one: on held-out items, seeded, resumable."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from sgfd.commands.tune import tune as command
+from sgfd.dataset import load_dataset
+from sgfd.distill import DistillError, InteractionMetricSettings, PCASettings
+from sgfd.distill.tuning import tune
+from sgfd.featureset import load, verify
+from sgfd.jobs import JobError
+from sgfd.jobs.search import read_trials
+from sgfd.settings import Range
+
+START = InteractionMetricSettings(dimension=8)
+
+
+def search(folder, trials=4, **options):
+    return tune(load_dataset("sample"), folder, START, trials=trials, threads=1, **options)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tunings") / "t"
+    return folder, search(folder)
+
+
+def without_time(folder):
+    return [replace(trial, seconds=0.0) for trial in read_trials(folder)]
+
+
+def test_the_best_settings_make_the_feature_set(tuned):
+    folder, found = tuned
+    trials = read_trials(folder)
+    assert [trial.state for trial in trials] == ["complete"] * 4
+    assert found.recall == max(trial.recall for trial in trials) >= found.start_recall
+    assert verify(found.result.artifact) == []
+    settings = load(found.result.artifact).manifest.settings
+    assert {name: settings[name] for name in found.chosen} == found.chosen
+    assert list(folder.glob(".fold*")) == []
+
+
+def test_killed_or_not_it_tries_the_same(tuned, tmp_path, monkeypatch):
+    from sgfd.distill import tuning
+
+    fold, calls = tuning._Search._fold, []
+
+    def interrupted_once(self, settings, number):
+        calls.append(number)
+        if len(calls) == 5:  # in the second trial
+            raise KeyboardInterrupt
+        return fold(self, settings, number)
+
+    monkeypatch.setattr(tuning._Search, "_fold", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "t")
+    assert len(read_trials(tmp_path / "t")) == 1
+    resumed = search(tmp_path / "t")
+    assert without_time(tmp_path / "t") == without_time(tuned[0])
+    assert resumed.chosen == tuned[1].chosen
+
+
+def test_test_interactions_change_nothing(tuned, tmp_path):
+    """The search sees training and valid alone: with other test pairs it finds the same."""
+    dataset = load_dataset("sample")
+    interactions = dataset.interactions
+    fewer = replace(
+        interactions,
+        test=replace(
+            interactions.test, user=interactions.test.user[:3], item=interactions.test.item[:3]
+        ),
+    )
+    tune(replace(dataset, interactions=fewer), tmp_path / "t", START, trials=4, threads=1)
+    assert without_time(tmp_path / "t") == without_time(tuned[0])
+
+
+def test_it_finds_a_width_that_tells_items_apart(tmp_path):
+    found = tune(
+        load_dataset("sample"),
+        tmp_path / "t",
+        PCASettings(dimension=1),
+        method="pca",
+        ranges={"dimension": Range(1, 24)},
+        trials=5,
+        threads=1,
+    )
+    assert found.chosen["dimension"] > 1 and found.recall > found.start_recall
+
+
+def test_what_can_not_be_searched_is_refused(tmp_path):
+    with pytest.raises(JobError, match="nothing to tune: its settings declare no range"):
+        tune(load_dataset("sample"), tmp_path / "t", method="raw")
+    with pytest.raises(JobError, match="all of its ranges are fixed"):
+        search(tmp_path / "t", fixed=("ridge", "content"))
+    without = replace(load_dataset("sample"), interactions=None)
+    with pytest.raises(DistillError, match="add interactions"):
+        tune(without, tmp_path / "t", PCASettings(), ranges={"dimension": Range(2, 128)})
+    assert not (tmp_path / "t").exists()
+
+
+def test_another_search_in_the_folder_is_refused(tuned):
+    with pytest.raises(JobError, match="made with other inputs \\(seed\\)"):
+        search(tuned[0], seed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--refit",), "--refit: is of --stage train"),
+        (("--backbone", "bpr"), "--backbone: is of --stage train"),
+        (("--range", "temp=1:2"), "choose temperature"),
+        (("--range", "temperature=2:1"), "the low end is not below the high end"),
+        (("--method", "sgfdplus"), "choose sgfd-plus"),
+        (("--set", "temperature=-1"), "--set temperature=-1"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_before_data_is_read(arguments, what, tmp_path):
+    options = ("--stage", "distill", "--dataset", "nowhere", "--tunings-root", str(tmp_path))
+    done = CliRunner().invoke(command, [*options, *arguments])
+    assert done.exit_code == 2 and what in " ".join(done.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_does_it(tmp_path):
+    options = ("--stage", "distill", "--dataset", "sample", "--method", "interaction-metric")
+    done = CliRunner().invoke(
+        command,
+        [*options, "--set", "dimension=8", "--trials", "2", "--tunings-root", str(tmp_path)],
+    )
+    assert done.exit_code == 0, done.output
+    assert "tuned         2 trials: ridge" in done.output
+    (made,) = tmp_path.glob("*/feature-set")
+    assert np.load(made / "fused.npy").shape[1] == 8
