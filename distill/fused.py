@@ -2,9 +2,11 @@
 
 The row of item i puts its standardised modalities side by side, each at unit norm, zeros where
 one is lacking, and has unit norm as a whole: u_i = [unit(x_i1), ..., unit(x_iM)] / sqrt(number of
-modalities that i has). The student is one linear layer without bias, y_i = W u_i = sum_m W_m u_im,
-z_i = y_i / |y_i|. So each modality has a student of its own, W_m, in the same space, and an item
-that lacks some still gets the sum over those that it has.
+modalities that i has). Without these norms it is [x_i1 / sqrt(D_1), ...] / sqrt(M).
+
+The student is one linear layer without bias, y_i = W u_i = sum_m W_m u_im, z_i = y_i / |y_i|. So
+each modality has a student of its own, W_m, in the same space, and an item that lacks some still
+gets the sum over those that it has.
 """
 
 import math
@@ -34,8 +36,9 @@ class FusedRows:
         features: dict[str, Feature],
         standardisation: dict[str, Standardisation],
         device: torch.device,
+        normalised: bool = True,
     ) -> None:
-        self.features, self.device = features, device
+        self.features, self.device, self.normalised = features, device, normalised
         self._columns = [
             (torch.from_numpy(s.mean), torch.from_numpy(s.scale))
             for s in (standardisation[name] for name in features)
@@ -68,11 +71,20 @@ class FusedRows:
     def join(self, blocks: list[NDArray[np.float32]]) -> Tensor:
         """Generic rows (k, D_m) of every modality as u, (k, D)."""
         parts = [
-            unit_inputs(torch.from_numpy(block), mean, scale)
+            torch.nan_to_num((torch.from_numpy(block) - mean) / scale, nan=0.0)
             for block, (mean, scale) in zip(blocks, self._columns, strict=True)
         ]
-        rows = functional.normalize(torch.cat(parts, dim=1), dim=1)
+        if self.normalised:
+            parts = [functional.normalize(part, dim=1) for part in parts]
+            rows = functional.normalize(torch.cat(parts, dim=1), dim=1)
+        else:
+            rows = torch.cat(parts, dim=1) / torch.from_numpy(self.part_scales())
         return rows.to(self.device)
+
+    def part_scales(self) -> NDArray[np.float32]:
+        """What the columns are divided by in place of a norm, float32 (D,): sqrt(M D_m)."""
+        scales = np.sqrt(np.array(self.widths, dtype=np.float32) * len(self.widths))
+        return np.repeat(scales, self.widths)
 
 
 class FusedEmbedder:
@@ -100,25 +112,21 @@ def linear_map(weight: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda rows: rows @ transposed.to(rows.device)
 
 
-def unit_inputs(rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """unit((x - mean) / scale) of generic rows (k, D); zeros where a row is NaN."""
-    return functional.normalize(torch.nan_to_num((rows - mean) / scale, nan=0.0), dim=1)
-
-
 def made_by_fused_student(
-    features: dict[str, Feature],
+    rows: FusedRows,
     standardisation: dict[str, Standardisation],
     weight: Tensor,
     nested: tuple[int, ...],
-    device: torch.device,
 ) -> Made:
     """What the student W (d, D) makes: `fused`, and each modality by its part of W alone.
 
     Args:
         nested: numbers of leading columns that work by themselves.
     """
-    modalities, start = {}, 0
-    rows = FusedRows(features, standardisation, device)
+    modalities, start, features = {}, 0, rows.features
+    plain = weight.detach().cpu().numpy()
+    if not rows.normalised:
+        plain = plain / rows.part_scales()
     if len(features) > 1 and FUSED not in features:
         modalities[FUSED] = MadeModality(
             sources=tuple(features.values()),
@@ -128,25 +136,24 @@ def made_by_fused_student(
             nested=nested,
         )
     for name, feature in features.items():
-        part = weight[:, start : start + feature.dimension]
+        stop = start + feature.dimension
         own = {name: standardisation[name]}
+        part_rows = FusedRows({name: feature}, own, rows.device, rows.normalised)
         modalities[name] = MadeModality(
             sources=(feature,),
             dimension=len(weight),
             normalised=True,
-            embed=FusedEmbedder(
-                FusedRows({name: feature}, own, device), linear_map(part), normalised=True
-            ),
+            embed=FusedEmbedder(part_rows, linear_map(weight[:, start:stop]), normalised=True),
             student={
-                "weight": part.detach().cpu().contiguous().numpy(),
+                "weight": np.ascontiguousarray(plain[:, start:stop]),
                 "bias": np.zeros(len(weight), dtype=np.float32),
                 "mean": own[name].mean,
                 "scale": own[name].scale,
             },
             nested=nested,
         )
-        start += feature.dimension
-    record = StudentRecord(negative_slope=1.0, normalised=True, input_normalised=True)
+        start = stop
+    record = StudentRecord(negative_slope=1.0, normalised=True, input_normalised=rows.normalised)
     return Made(modalities, record, default=(FUSED,) if FUSED in modalities else ())
 
 

@@ -44,7 +44,7 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
     rows = FusedRows(features, columns, task.device)
     weight = metric_weight(rows, task.pairs, settings)
     nested = nested_widths(len(weight))
-    made = made_by_fused_student(features, columns, weight, nested, task.device)
+    made = made_by_fused_student(rows, columns, weight, nested)
     return replace(made, quality=measure(task, made))
 
 

@@ -108,6 +108,8 @@ class SGFDPlusSettings:
     """Weight of the loss that holds cosines to those of the content."""
     semantic_weight: Annotated[NotNegative, Range(0, 0.5)] = 0.0
     """Weight of the labels' cross-entropy."""
+    input_normalised: bool = True
+    """Whether the student reads each modality at unit norm, or as it is standardised."""
     nested: bool = True
     """Whether leading columns (16, 32, ...) are trained to work by themselves."""
     temperature: Annotated[Positive, Range(0.05, 1, log=True)] = 0.2

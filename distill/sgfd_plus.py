@@ -37,7 +37,7 @@ Indices = NDArray[np.int64]
 def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
     """Train the student on all items."""
     features, columns = task.catalog.features, task.standardisation
-    rows = FusedRows(features, columns, task.device)
+    rows = FusedRows(features, columns, task.device, settings.input_normalised)
     pairs = task.pairs
     figures: dict[str, Any] = {}
     if pairs is None or not len(pairs.users_with(2)):
@@ -50,7 +50,7 @@ def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
     else:
         weight, figures = _guided(rows, pairs, task, settings)
     nested = nested_widths(len(weight)) if settings.nested else ()
-    made = made_by_fused_student(features, columns, weight, nested, task.device)
+    made = made_by_fused_student(rows, columns, weight, nested)
     return replace(made, quality=measure(task, made) | figures)
 
 
@@ -71,6 +71,12 @@ class SGFDPlus(Trainable):
         self.semantic = None
         if settings.semantic_weight and n_labels:
             self.semantic = Semantic(len(start), n_labels, settings.logit_scale)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether any part of the objective has a weight; else the closed form is what is kept."""
+        weights = (self.settings.interaction_weight, self.settings.structure_weight)
+        return any(weights) or self.semantic is not None
 
     def forward(self, rows: Tensor) -> Tensor:
         """u (b, D) to y (b, d), of no norm yet."""
@@ -94,7 +100,7 @@ class SGFDPlus(Trainable):
         if settings.structure_weight:
             some = torch.randperm(len(z))[:STRUCTURE_ITEMS].to(z.device)
             parts["structure"] = settings.structure_weight * self.structure(
-                z[some], batch.rows[some]
+                z[some], functional.normalize(batch.rows[some], dim=1)
             )
         if self.semantic is not None:
             parts["semantic"] = settings.semantic_weight * self.semantic(z, batch.labels)
@@ -111,7 +117,8 @@ class SGFDPlus(Trainable):
         kept = functional.one_hot(drawn.argmax(dim=1), len(parts)).bool()
         kept |= (torch.rand(len(rows), 1) >= share).to(rows.device)
         left = [part * keep for part, keep in zip(parts, kept.T[:, :, None], strict=True)]
-        return functional.normalize(torch.cat(left, dim=1), dim=1)
+        joined = torch.cat(left, dim=1)
+        return functional.normalize(joined, dim=1) if self.settings.input_normalised else joined
 
 
 @dataclass(frozen=True)
@@ -229,6 +236,8 @@ def _trained(
     torch.manual_seed(task.seed)
     model = SGFDPlus(start, rows.widths, len(catalog.label_names), settings).to(task.device)
     labels = np.full(catalog.n_items, -1) if catalog.labels is None else catalog.labels
+    if not model.has_loss:
+        return start
     profiles = Profiles(rows, pairs, torch.from_numpy(labels), settings, task.seed, task.device)
     fit(model, profiles, None, work, patience=None)
     return model.weight.detach()

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from sgfd.dataset import Interactions, Pairs, Vocabulary, load_dataset
-from sgfd.distill import SGFDPlusSettings, distill
+from sgfd.distill import InteractionMetricSettings, SGFDPlusSettings, distill
 from sgfd.distill.objective import Interaction, Structure
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.sgfd_plus import Profiles, SGFDPlus
@@ -117,6 +117,32 @@ def test_guidance_finds_what_content_hides(made, rng, tmp_path):
     )
     recall = result.quality["held_out_recall@20"]
     assert recall["student"] > 1.5 * recall["generic"]
+
+
+@pytest.mark.parametrize("input_normalised", [True, False])
+def test_a_reader_embeds_new_items_as_the_set_was_made(input_normalised, tmp_path):
+    settings = replace(QUICK, epochs=1, input_normalised=input_normalised, held_out_share=0)
+    dataset = load_dataset("sample")
+    made = load(distill(dataset, tmp_path / "x", settings, threads=1).artifact)
+    assert made.manifest.student.input_normalised == input_normalised
+    index = np.arange(dataset.catalog.n_items)
+    generic = {name: f.rows(index) for name, f in dataset.catalog.features.items()}
+    np.testing.assert_allclose(made.embed("fused", generic), made.modalities["fused"], atol=2e-5)
+    for name, rows in generic.items():
+        np.testing.assert_allclose(made.embed(name, rows), made.modalities[name], atol=2e-5)
+
+
+def test_without_any_weight_the_closed_form_is_what_is_kept(tmp_path):
+    start = distill(
+        load_dataset("sample"),
+        tmp_path / "start",
+        InteractionMetricSettings(dimension=16),
+        threads=1,
+    )
+    settings = replace(QUICK, interaction_weight=0, held_out_share=0)
+    kept = distill(load_dataset("sample"), tmp_path / "kept", settings, threads=1)
+    rows = [np.load(made.artifact / "fused.npy") for made in (start, kept)]
+    np.testing.assert_allclose(*rows, atol=1e-5)
 
 
 def test_twice_the_same_is_the_same_bytes(guided, tmp_path, same_bytes):
