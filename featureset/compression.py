@@ -113,7 +113,7 @@ class Float16(Codec):
 
     def encode(self, rows: Floats) -> Codes:
         largest = float(np.abs(rows).max(initial=0))
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             raise FeatureSetError(
                 "float16",
                 f"can't hold {largest:g}",
