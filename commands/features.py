@@ -28,9 +28,9 @@ def features_show(features: str, artifacts_root: Path, as_json: bool) -> None:
         click.echo(f"dataset       {manifest.dataset.name}, {manifest.dataset.n_items} items")
         for modality in manifest.modalities:
             if (encoding := modality.encoding) is not None:
-                size = modality.stored_columns * modality.stored_type.itemsize
                 click.echo(
-                    f"{modality.name:<14}{encoding.kind} of {encoding.of}, {size} bytes an item"
+                    f"{modality.name:<14}{encoding.kind} of {encoding.of}, "
+                    f"{modality.bytes_an_item} bytes an item"
                 )
                 continue
             click.echo(

@@ -103,7 +103,7 @@ def _compressed_lines(manifest: Manifest) -> str:
             continue
         lost = manifest.quality.get(modality.name, {})
         cosine, kept = (_share(lost.get(key)) for key in ("mean_cosine", "neighbours_kept@10"))
-        size = modality.stored_columns * modality.stored_type.itemsize
+        size = modality.bytes_an_item
         rows.append(f"| {modality.name} | {encoding.of} | {size} | {cosine} | {kept} |")
         norm = ", to unit norm" if modality.normalised else ""
         formulas.append(f"- `{modality.name}` ({modality.stored_type}): x = {_formula(modality)}")

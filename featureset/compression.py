@@ -130,8 +130,8 @@ class Float16(Codec):
 class Int8(Codec):
     """Whole numbers from -127 to 127 times a scale a column, float32 (d,): its largest entry / 127.
 
-    A scale a row loses about as much where columns are alike, up to 2.3 times where not (1 - cosine,
-    `sgfd-plus` on MovieLens 100K), and would take 4 bytes an item.
+    A scale a row loses about as much where columns are alike, up to 2.3 times as much where they
+    are not (1 - cosine, `sgfd-plus` on MovieLens 100K), and would take 4 bytes an item.
     """
 
     scale: Floats

@@ -40,7 +40,7 @@ def compression_loss(
         figures[modality.name] = {
             "mean_cosine": _mean_cosine(original, decoded, items),
             "neighbours_kept@10": _kept(originals[of], _neighbours(decoded, items)),
-            "bytes_an_item": modality.stored_columns * modality.stored_type.itemsize,
+            "bytes_an_item": modality.bytes_an_item,
         }
     return figures
 

@@ -125,6 +125,11 @@ class Modality(_Part):
         """Numbers an item in its `.npy`."""
         return self.encoding.columns if self.encoding else self.dimension
 
+    @property
+    def bytes_an_item(self) -> int:
+        """Of its `.npy`."""
+        return self.stored_columns * self.stored_type.itemsize
+
 
 class Labels(_Part):
     """The items' labels: how many kinds, their names, the share of items with one."""

@@ -99,6 +99,8 @@ def nearest(
 
     Exact: FAISS finds candidates in single precision, which are then ordered by their cosines in
     double precision; where its rounding may hide one that belongs to them, it is asked for more.
+    The time grows with the square of the number of items, and where very many rows are equal it
+    takes several times as long.
 
     Args:
         k: fewer where there are fewer others.

@@ -90,6 +90,11 @@ def _check_table(opened: FeatureSet) -> list[str]:
                         f"{where}: column {modality.name} is not {modality.file} "
                         f"(rows {row} to {row + len(batch) - 1}); make the set again"
                     ]
+                if not _lacks_as_its_source(opened, modality, slice(row, row + len(batch))):
+                    return [
+                        f"{opened.path / modality.file}: other items lack it than what it is of "
+                        f"(rows {row} to {row + len(batch) - 1}); make the set again"
+                    ]
             row += len(batch)
     except (pa.ArrowException, OSError) as error:
         return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
@@ -106,13 +111,20 @@ def _agrees(opened: FeatureSet, modality: Modality, column: pa.Array, row: int) 
     lacking = nan.all(axis=1)
     if not np.array_equal(lacking, nan.any(axis=1)):
         return False
-    if modality.encoding is not None:
-        source = opened.modalities[modality.encoding.of][part]
-        if not np.array_equal(lacking, np.isnan(source[:, 0])):
-            return False
     null = column.is_null().to_numpy(zero_copy_only=False)
     values = column.drop_null().flatten().to_numpy(zero_copy_only=False)
     return np.array_equal(null, lacking) and np.array_equal(values, stored[~null].reshape(-1))
+
+
+def _lacks_as_its_source(opened: FeatureSet, modality: Modality, part: slice) -> bool:
+    """Whether a compressed modality lacks rows where the one that it is of does."""
+    if modality.encoding is None:
+        return True
+    own, source = (
+        np.isnan(opened.modalities[name][part][:, 0])
+        for name in (modality.name, modality.encoding.of)
+    )
+    return np.array_equal(own, source)
 
 
 def _check_neighbours(opened: FeatureSet) -> list[str]:

@@ -64,6 +64,20 @@ def test_ties_go_to_the_lower_row_however_many_there_are(rng):
     agree([powers_of_two(rng, 400)], 5)
 
 
+def test_candidates_rounded_otherwise_change_nothing(rng, monkeypatch):
+    """As far as single precision may be off, and with ties the other way round."""
+
+    def contrary(rows, vectors, depth):
+        scores = vectors @ rows.read(rows.items).T
+        scores += rng.uniform(-1, 1, scores.shape) * rows.width * 2.0**-24
+        best = np.lexsort((np.broadcast_to(-rows.items, scores.shape), -scores), axis=1)
+        best = best[:, :depth]
+        return np.take_along_axis(scores, best, axis=1).astype(np.float32), rows.items[best]
+
+    monkeypatch.setattr(neighbours, "_candidates", contrary)
+    agree([powers_of_two(rng, 400)], 5)
+
+
 def test_several_modalities_count_by_the_mean_of_their_cosines(rng):
     agree([powers_of_two(rng, 100), rng.normal(size=(100, 8)).astype(np.float32)], 7)
 
