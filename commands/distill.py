@@ -24,6 +24,7 @@ from sgfd.commands.settings import SettingsHelp, choose, read_settings
 
 if TYPE_CHECKING:
     from sgfd.dataset import Protocol, Split
+    from sgfd.featureset import EncodingKind
 
 PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 
@@ -41,6 +42,19 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
     help="Name of the feature set [default: the data set's; DATASET-METHOD for other methods].",
 )
 @click.option("--preset", help=f"Of sgfd: the paper's weights and temperature: {PRESET_NAMES}.")
+@click.option(
+    "--compress",
+    default="",
+    metavar="KINDS",
+    help="Add compressed modalities, such as fused_int8: float16, int8 and pq (product "
+    "quantisation), with commas between [default: none].",
+)
+@click.option(
+    "--neighbours",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Add the K nearest others of every item, by cosine [default: none].",
+)
 @protocol_option
 @split_option
 @split_seed_option
@@ -57,6 +71,8 @@ def distill(
     method: str | None,
     name: str | None,
     preset: str | None,
+    compress: str,
+    neighbours: int | None,
     protocol: "Protocol",
     split: "Split",
     split_seed: int,
@@ -75,6 +91,7 @@ def distill(
     and nothing else: give those of the trainings to come.
     """
     from sgfd.distill import DEFAULT_METHOD, METHODS, PRESETS
+    from sgfd.featureset import KINDS
 
     method = method or ("sgfd" if preset else DEFAULT_METHOD)
     chosen = choose(method, METHODS, "--method")
@@ -84,6 +101,9 @@ def distill(
     settings = read_settings(chosen.settings, overrides, base)
     from sgfd.distill import distill as run_stage_one
 
+    known: dict[str, EncodingKind] = {kind: kind for kind in KINDS}
+    named = [kind.strip() for kind in compress.split(",") if kind.strip()]
+    kinds = [choose(kind, known, "--compress") for kind in named]
     loaded = load(dataset, data_root)
     own_name = loaded.name if method == DEFAULT_METHOD else f"{loaded.name}-{method}"
     if split != "given" and chosen.uses_interactions:
@@ -101,6 +121,8 @@ def distill(
         device=device,
         threads=threads,
         overwrite=overwrite,
+        compress=kinds,
+        neighbours=neighbours,
     )
 
     def human() -> None:

@@ -27,10 +27,19 @@ def features_show(features: str, artifacts_root: Path, as_json: bool) -> None:
         click.echo(f"created       {manifest.created} by {manifest.producer.name}")
         click.echo(f"dataset       {manifest.dataset.name}, {manifest.dataset.n_items} items")
         for modality in manifest.modalities:
+            if (encoding := modality.encoding) is not None:
+                click.echo(
+                    f"{modality.name:<14}{encoding.kind} of {encoding.of}, "
+                    f"{modality.bytes_an_item} bytes an item"
+                )
+                continue
             click.echo(
                 f"{modality.name:<14}{modality.source_dimension}-d -> {modality.dimension}-d, "
                 f"{modality.coverage:.1%} of the items have it"
             )
+        if manifest.neighbours is not None:
+            by = ", ".join(manifest.neighbours.modalities)
+            click.echo(f"neighbours    {manifest.neighbours.k} an item, by {by}")
         print_figures(manifest.quality)
 
     present(manifest.model_dump(mode="json"), as_json, human)

@@ -84,11 +84,17 @@ class MadeModality:
         return sum(source.dimension for source in self.sources)
 
     @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which items have a source, bool (n,)."""
+        present: NDArray[np.bool_] = np.any([source.present for source in self.sources], axis=0)
+        return present
+
+    @property
     def coverage(self) -> float:
         """Share of the items that have a source."""
         if len(self.sources) == 1:
             return self.sources[0].coverage
-        return float(np.any([source.present for source in self.sources], axis=0).mean())
+        return float(self.present.mean())
 
     def block(self, start: int, stop: int) -> Rows:
         """The made rows start..stop."""

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,14 +28,23 @@ from sgfd.distill.methods import DEFAULT_METHOD, METHODS, Method
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.streaming import a_core_for_writing
 from sgfd.featureset import (
+    CODECS,
+    KINDS,
+    Compressed,
+    CosineRows,
     DatasetOrigin,
+    EncodingKind,
     FeatureSetWriter,
     Fingerprints,
     InteractionsUse,
     Labels,
     Manifest,
     Modality,
+    Neighbours,
     Producer,
+    Rows,
+    compression_loss,
+    nearest,
     now,
 )
 from sgfd.jobs import (
@@ -78,6 +88,8 @@ def distill(
     device: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
+    compress: Sequence[EncodingKind] = (),
+    neighbours: int | None = None,
 ) -> DistillResult:
     """Make a feature set from a catalogue: fit the method's maker, stream every item through it.
 
@@ -88,17 +100,23 @@ def distill(
         protocol, split, split_seed: as of `train`: a method that interactions guide sees the
             training part of this division and nothing else.
         overwrite: replace an existing one.
+        compress: kinds of encoding, `float16`, `int8` or `pq`: the modalities for a reader who
+            names none get a compressed one of each kind beside them, such as `fused_int8`.
+        neighbours: write so many nearest others of every item, by the cosine of these modalities.
 
     Raises:
-        DistillError: there is no such method, the data set lacks what it needs (features,
-            labels, interactions), or training diverged.
+        DistillError: there is no such method or encoding, the data set lacks what it needs
+            (features, labels, interactions), or training diverged.
+        FeatureSetError: an encoding can't hold the features.
         JobError: the target exists, or another process is making it.
         DatasetError: a feature file is broken, or the interactions can't be divided so.
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
     method, known_method, settings = method_and_settings(method, settings)
+    _check_extras(compress, neighbours)
     catalog = usable_catalog(dataset, method, known_method)
+    _check_compressed_names(catalog, compress)
     pairs, use = None, None
     if known_method.uses_interactions and dataset.interactions is not None:
         pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)
@@ -140,38 +158,44 @@ def distill(
             seed=seed,
             dataset=origin,
             interactions=use,
-            modalities=[
-                Modality(
-                    name=name,
-                    file=f"{name}.npy",
-                    source_dimension=modality.source_dimension,
-                    dimension=modality.dimension,
-                    normalised=modality.normalised,
-                    coverage=modality.coverage,
-                    parts=[source.name for source in modality.sources]
-                    if made.student is not None and not modality.student
-                    else [],
-                    nested=list(modality.nested),
-                )
-                for name, modality in made.modalities.items()
-            ],
+            modalities=[_described(name, made) for name in made.modalities],
             default_modalities=list(made.default),
             labels=_label_record(catalog),
             student=made.student,
             quality=quality,
         )
-        export(work.result, catalog, made, manifest)
+        whole = export(work.result, catalog, made, manifest, compress, neighbours)
         artifact = work.publish()
-    return DistillResult(artifact, method, time.perf_counter() - start, quality)
+    return DistillResult(artifact, method, time.perf_counter() - start, whole.quality)
 
 
-def export(folder: Path, catalog: ItemCatalog, made: Made, manifest: Manifest) -> Manifest:
-    """Stream every item through what was made into `folder`, block by block."""
+def export(
+    folder: Path,
+    catalog: ItemCatalog,
+    made: Made,
+    manifest: Manifest,
+    compress: Sequence[EncodingKind] = (),
+    neighbours: int | None = None,
+) -> Manifest:
+    """Stream every item through what was made into `folder`, block by block.
+
+    Returns:
+        The manifest, with the compressed modalities and what they lose, and the files.
+    """
     dimensions = {name: modality.dimension for name, modality in made.modalities.items()}
     rows = max(1, min(EXPORT_ROWS, EXPORT_VALUES // max(dimensions.values())))
+    compressed = _fitted(made, manifest, compress)
+    described = {modality.name: modality for modality in manifest.modalities}
+    manifest = manifest.model_copy(
+        update={
+            "modalities": manifest.modalities
+            + [each.described(name, described[each.of]) for name, each in compressed.items()]
+        }
+    )
+    labels = _label_of_each(catalog)
     with (
         a_core_for_writing(),
-        FeatureSetWriter(folder, catalog.items.ids, _label_of_each(catalog), dimensions) as writer,
+        FeatureSetWriter(folder, catalog.items.ids, labels, dimensions, compressed) as writer,
         progress(catalog.n_items, "exporting") as advance,
     ):
         for start in range(0, catalog.n_items, rows):
@@ -188,7 +212,59 @@ def export(folder: Path, catalog: ItemCatalog, made: Made, manifest: Manifest) -
                     for part, tensor in modality.student.items()
                 }
             )
+        if compressed or neighbours:
+            manifest = _with_extras(writer, writer.complete_rows(manifest), manifest, neighbours)
         return writer.finish(manifest)
+
+
+def _fitted(
+    made: Made, manifest: Manifest, compress: Sequence[EncodingKind]
+) -> dict[str, Compressed]:
+    """A compressed modality of each kind beside those for a reader who names none."""
+    return {
+        f"{name}_{kind}": Compressed(name, CODECS[kind].fit(made.modalities[name], manifest.seed))
+        for name in manifest.usual_modalities
+        for kind in dict.fromkeys(compress)
+    }
+
+
+def _with_extras(
+    writer: FeatureSetWriter, rows: dict[str, Rows], manifest: Manifest, neighbours: int | None
+) -> Manifest:
+    """The manifest with what compression loses, and with the neighbours, once they are written."""
+    lost = compression_loss(manifest.modalities, rows, manifest.seed)
+    more: dict[str, Any] = {"quality": manifest.quality | lost}
+    if neighbours:
+        names = manifest.usual_modalities
+        cosine_rows = CosineRows([rows[name] for name in names])
+        with progress(len(cosine_rows.items), "neighbours") as advance:
+            writer.add_neighbours(nearest(cosine_rows, neighbours, advance=advance))
+        more["neighbours"] = Neighbours(k=neighbours, modalities=names)
+    return manifest.model_copy(update=more)
+
+
+def _described(name: str, made: Made) -> Modality:
+    """The record of a modality that was made."""
+    modality = made.modalities[name]
+    has_parts = made.student is not None and not modality.student
+    return Modality(
+        name=name,
+        file=f"{name}.npy",
+        source_dimension=modality.source_dimension,
+        dimension=modality.dimension,
+        normalised=modality.normalised,
+        coverage=modality.coverage,
+        parts=[source.name for source in modality.sources] if has_parts else [],
+        nested=list(modality.nested),
+    )
+
+
+def _check_extras(compress: Sequence[str], neighbours: int | None) -> None:
+    for kind in compress:
+        if kind not in KINDS:
+            raise DistillError(f"compress {kind!r}", "is unknown", f"choose {' or '.join(KINDS)}")
+    if neighbours is not None and neighbours < 1:
+        raise DistillError(f"neighbours {neighbours}", "are too few", "ask for 1 or more")
 
 
 def method_and_settings(name: str | None, settings: Any) -> tuple[str, Method, Any]:
@@ -277,6 +353,19 @@ def _check_modalities(catalog: ItemCatalog) -> None:
             raise DistillError(
                 feature.source, f"no item has the modality {name}", "remove the file"
             )
+
+
+def _check_compressed_names(catalog: ItemCatalog, compress: Sequence[str]) -> None:
+    """Refuse a modality whose name a compressed one could take, or can't be made longer."""
+    for name, feature in catalog.features.items():
+        for kind in compress:
+            longer = f"{name}_{kind}"
+            if name.endswith(f"_{kind}") or not MODALITY_NAME.fullmatch(longer):
+                raise DistillError(
+                    feature.source,
+                    f"the modality's name {name!r} leaves none for its compressed one",
+                    f"name it otherwise, or leave {kind} out of the compression",
+                )
 
 
 def _label_record(catalog: ItemCatalog) -> Labels | None:

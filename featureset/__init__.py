@@ -7,26 +7,40 @@ office.modalities["title"]         # memory map, float32 (n_items, 128)
 office.item_ids                    # the id of each row
 """
 
+from sgfd.featureset.compression import CODECS, Compressed, CompressedRows, Rows
 from sgfd.featureset.errors import FeatureSetError
+from sgfd.featureset.loss import compression_loss
 from sgfd.featureset.manifest import (
+    KINDS,
     DatasetOrigin,
+    Encoding,
+    EncodingKind,
     Fingerprints,
     InteractionsUse,
     Labels,
     Manifest,
     Modality,
+    Neighbours,
     Producer,
     Student,
     now,
 )
+from sgfd.featureset.neighbours import CosineRows, nearest
 from sgfd.featureset.publish import publish_folder, write_file
 from sgfd.featureset.reading import Alignment, FeatureSet, load
 from sgfd.featureset.verification import verify
 from sgfd.featureset.writing import FeatureSetWriter
 
 __all__ = [
+    "CODECS",
+    "KINDS",
     "Alignment",
+    "Compressed",
+    "CompressedRows",
+    "CosineRows",
     "DatasetOrigin",
+    "Encoding",
+    "EncodingKind",
     "FeatureSet",
     "FeatureSetError",
     "FeatureSetWriter",
@@ -35,9 +49,13 @@ __all__ = [
     "Labels",
     "Manifest",
     "Modality",
+    "Neighbours",
     "Producer",
+    "Rows",
     "Student",
+    "compression_loss",
     "load",
+    "nearest",
     "now",
     "publish_folder",
     "verify",

@@ -1,6 +1,6 @@
 """The card of a feature set: its README, for people and for data hubs."""
 
-from sgfd.featureset.manifest import TABLE, Manifest
+from sgfd.featureset.manifest import ENCODINGS, TABLE, Encoding, Manifest, Modality
 
 
 def card(manifest: Manifest) -> str:
@@ -9,8 +9,11 @@ def card(manifest: Manifest) -> str:
         f"| {m.name} | {m.source_dimension} | {m.dimension} | {m.coverage:.1%} | "
         f"{'unit' if m.normalised else 'as they come'} |"
         for m in manifest.modalities
+        if m.encoding is None
     )
-    quality = "\n".join(_quality_lines(manifest.quality)) or "- none recorded"
+    compressed = [m.name for m in manifest.modalities if m.encoding is not None]
+    figures = {name: each for name, each in manifest.quality.items() if name not in compressed}
+    quality = "\n".join(_quality_lines(figures)) or "- none recorded"
     labels = manifest.labels
     label_line = (
         f"{labels.count} labels, {labels.coverage:.1%} of the items have one" if labels else "none"
@@ -53,7 +56,7 @@ import numpy as np
 {first} = np.load("{first}.npy", mmap_mode="r")  # row = item_index, NaN where lacking
 ```
 
-{_student_lines(manifest)}
+{_compressed_lines(manifest)}{_neighbour_lines(manifest)}{_student_lines(manifest)}
 `manifest.json` has the settings, the fingerprints of the inputs and the sha256 of every file.
 
 ## Quality
@@ -89,6 +92,73 @@ def _student_lines(manifest: Manifest) -> str:
         if modality.parts
     ]
     return "\n".join(lines)
+
+
+def _compressed_lines(manifest: Manifest) -> str:
+    """What each compressed modality loses, and how it is decoded."""
+    rows, formulas = [], []
+    for modality in manifest.modalities:
+        encoding = modality.encoding
+        if encoding is None:
+            continue
+        lost = manifest.quality.get(modality.name, {})
+        cosine, kept = (_share(lost.get(key)) for key in ("mean_cosine", "neighbours_kept@10"))
+        size = modality.bytes_an_item
+        rows.append(f"| {modality.name} | {encoding.of} | {size} | {cosine} | {kept} |")
+        norm = ", to unit norm" if modality.normalised else ""
+        formulas.append(f"- `{modality.name}` ({modality.stored_type}): x = {_formula(modality)}")
+        formulas[-1] += f"{norm}; lacking where {_lacking(encoding)}."
+    if not rows:
+        return ""
+    table, how = "\n".join(rows), "\n".join(formulas)
+    return f"""Compressed modalities hold numbers q, in a `.npy` and a Parquet column of their own,
+which stand for the numbers x of another modality; the column is null where an item lacks it.
+The tensors of the formulas are in `{ENCODINGS}`.
+
+| modality | of | bytes an item | mean cosine | 10 nearest kept |
+| --- | --- | --- | --- | --- |
+{table}
+
+{how}
+
+"""
+
+
+def _lacking(encoding: Encoding) -> str:
+    return "q is NaN" if encoding.file is None else f"`{encoding.of}.present` is false"
+
+
+def _formula(modality: Modality) -> str:
+    encoding = modality.encoding
+    assert encoding is not None
+    if encoding.kind == "float16":
+        return "q"
+    if encoding.kind == "int8":
+        return f"q * `{modality.name}.scale`"
+    return (
+        f"the vectors `{modality.name}.codebooks`[m, q_m], m = 0 to {encoding.columns - 1}, "
+        f"side by side, the first {modality.dimension} numbers of them"
+    )
+
+
+def _neighbour_lines(manifest: Manifest) -> str:
+    neighbours = manifest.neighbours
+    if neighbours is None:
+        return ""
+    several = len(neighbours.modalities) > 1
+    mean = ", their mean, 0 where one of them is lacking" if several else ""
+    return f"""```python
+nearest = pd.read_parquet("{neighbours.file}")  # item_id, neighbour_id, similarity
+```
+
+Every item's {neighbours.k} nearest others, the most similar first, by the cosine of
+{", ".join(neighbours.modalities)}{mean}.
+
+"""
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
 
 
 def _quality_lines(figures: dict[str, object], prefix: str = "") -> list[str]:

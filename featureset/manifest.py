@@ -1,14 +1,17 @@
 """The manifest: what a feature set is, from what, how made, how good, and which files it has."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 MANIFEST = "manifest.json"
 TABLE = "features.parquet"
 STUDENT = "student.safetensors"
+ENCODINGS = "encodings.safetensors"
+NEIGHBOURS = "neighbours.parquet"
 CARD = "README.md"
 
 FileName = Annotated[
@@ -19,6 +22,14 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Coverage = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(ge=1)]
+EncodingKind = Literal["float16", "int8", "pq"]
+
+KINDS: tuple[EncodingKind, ...] = get_args(EncodingKind)
+STORED_TYPES: dict[EncodingKind, np.dtype[Any]] = {
+    "float16": np.dtype("<f2"),
+    "int8": np.dtype("|i1"),
+    "pq": np.dtype("|u1"),
+}
 
 
 class _Part(BaseModel):
@@ -61,12 +72,37 @@ class InteractionsUse(_Part):
     sha256: Digest
 
 
+class Encoding(_Part):
+    """How the stored rows of a compressed modality are read as float32 (since format 1.2).
+
+    The modality's `.npy` and its Parquet column hold c = `columns` numbers q an item, which stand
+    for the d numbers x of the modality that it is `of`, by tensors of the safetensors file `file`:
+
+    - `float16`: x = q, and the file is not needed. Type float16, c = d.
+    - `int8`: x_j = scale_j q_j by `{name}.scale`, float32 (d,). Type int8, c = d.
+    - `pq`, product quantisation: x is the first d numbers of the c vectors
+      `{name}.codebooks`[m, q_m], m = 0 .. c - 1, side by side; codebooks are float32 (c, 256, w)
+      with c w >= d. Type uint8.
+
+    Where the modality is `normalised`, x is then scaled to unit norm. It is lacking where the
+    modality `of` is: there the Parquet column is null, and in the `.npy` a row of float16 is NaN,
+    while one of int8 and pq is 0 and stands for nothing: `{of}.present` in `file`, bool (n,), is
+    false.
+    """
+
+    kind: EncodingKind
+    of: ModalityName
+    columns: Width
+    file: FileName | None = None
+
+
 class Modality(_Part):
     """One modality: its generic width, its distilled width, the share of items that have it.
 
     Where there is a student, `parts` are the modalities whose outputs it sums before the norm;
     empty for a modality with a linear layer of its own. `nested` are the numbers of leading
-    columns that work by themselves (to unit norm where `normalised`).
+    columns that work by themselves (to unit norm where `normalised`). A modality without an
+    `encoding` is stored as it is, in float32.
     """
 
     name: ModalityName
@@ -77,6 +113,22 @@ class Modality(_Part):
     coverage: Coverage
     parts: list[ModalityName] = []
     nested: list[Width] = []
+    encoding: Encoding | None = None
+
+    @property
+    def stored_type(self) -> np.dtype[Any]:
+        """Type of the numbers in its `.npy`."""
+        return STORED_TYPES[self.encoding.kind] if self.encoding else np.dtype("<f4")
+
+    @property
+    def stored_columns(self) -> int:
+        """Numbers an item in its `.npy`."""
+        return self.encoding.columns if self.encoding else self.dimension
+
+    @property
+    def bytes_an_item(self) -> int:
+        """Of its `.npy`."""
+        return self.stored_columns * self.stored_type.itemsize
 
 
 class Labels(_Part):
@@ -100,6 +152,20 @@ class Student(_Part):
     input_normalised: bool = False
 
 
+class Neighbours(_Part):
+    """Which `neighbours.parquet` is there (since format 1.2): the `k` nearest others of every item.
+
+    Its columns are item_id and neighbour_id, strings, and similarity, float32: the mean over the
+    `modalities` of the cosine of the two items' rows, 0 where one of them lacks the modality. An
+    item's neighbours are together, the most similar first, ties in the order of the rows. Items
+    that lack all of the modalities have no neighbours and are nobody's.
+    """
+
+    file: FileName = NEIGHBOURS
+    k: Width
+    modalities: Annotated[list[ModalityName], Field(min_length=1)]
+
+
 class FileRecord(_Part):
     """What a file must be."""
 
@@ -110,7 +176,9 @@ class FileRecord(_Part):
 class Manifest(_Part):
     """Everything about a feature set but the numbers themselves (format version 1).
 
-    `default_modalities` are for a reader who names none; all where it is empty.
+    `default_modalities` are for a reader who names none; all that are not compressed where it is
+    empty. A reader of format 1.1 or before refuses a set with compressed modalities (their files
+    are not float32) and reads any other of format 1.2.
     """
 
     format_version: str = FORMAT_VERSION
@@ -126,8 +194,19 @@ class Manifest(_Part):
     default_modalities: list[ModalityName] = []
     labels: Labels | None = None
     student: Student | None = None
+    neighbours: Neighbours | None = None
     quality: dict[str, Any] = {}
     files: dict[FileName, FileRecord] = {}
+
+    @property
+    def plain_modalities(self) -> list[str]:
+        """Names of the modalities that are stored as they are."""
+        return [modality.name for modality in self.modalities if modality.encoding is None]
+
+    @property
+    def usual_modalities(self) -> list[str]:
+        """Names of the modalities for a reader who names none."""
+        return list(self.default_modalities) or self.plain_modalities
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -135,15 +214,38 @@ class Manifest(_Part):
         if len(set(names)) != len(names):
             raise ValueError("two modalities have one name")
         named = [*self.default_modalities, *(part for m in self.modalities for part in m.parts)]
+        if self.neighbours is not None:
+            named += self.neighbours.modalities
         if unknown := set(named) - set(names):
             raise ValueError(f"no modality is called {sorted(unknown)[0]}")
-        if self.files:
-            needed = {TABLE, *(modality.file for modality in self.modalities)}
-            if self.student is not None:
-                needed.add(self.student.file)
-            if missing := needed - set(self.files):
-                raise ValueError(f"no record of the file {sorted(missing)[0]}")
+        self._has_sound_encodings()
+        if self.files and (missing := self._needed_files() - set(self.files)):
+            raise ValueError(f"no record of the file {sorted(missing)[0]}")
         return self
+
+    def _has_sound_encodings(self) -> None:
+        plain = {m.name: m for m in self.modalities if m.encoding is None}
+        for modality in self.modalities:
+            if (encoding := modality.encoding) is None:
+                continue
+            source = plain.get(encoding.of)
+            if source is None:
+                raise ValueError(f"{modality.name} is made of {encoding.of}, which is no modality")
+            if source.dimension != modality.dimension:
+                raise ValueError(f"{modality.name} is not as wide as {encoding.of}")
+            if encoding.kind != "float16" and encoding.file is None:
+                raise ValueError(f"the encoding of {modality.name} names no file")
+            if encoding.kind != "pq" and encoding.columns != modality.dimension:
+                raise ValueError(f"{modality.name} has not one column a dimension")
+
+    def _needed_files(self) -> set[str]:
+        needed = {TABLE, *(modality.file for modality in self.modalities)}
+        needed |= {m.encoding.file for m in self.modalities if m.encoding and m.encoding.file}
+        if self.student is not None:
+            needed.add(self.student.file)
+        if self.neighbours is not None:
+            needed.add(self.neighbours.file)
+        return needed
 
 
 def now() -> str:

@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
+from sgfd.featureset.compression import Rows, open_compressed, present_in
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
+from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
 
 _MAKE_AGAIN = "get it again from whoever made it"
 
@@ -42,7 +44,9 @@ class FeatureSet:
         path: its folder.
         manifest: what it is.
         manifest_sha256: what identifies it.
-        modalities: by name, read-only memory map float32 (n, d), NaN rows where an item lacks it.
+        modalities: by name, read-only memory map float32 (n, d), NaN rows where an item lacks it;
+            a compressed one as `CompressedRows`, of which `[start:stop]` or `[indices]` decodes
+            these rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,7 +56,8 @@ class FeatureSet:
         self.manifest_sha256 = hashlib.sha256(content).hexdigest()
         for name, record in self.manifest.files.items():
             _check_size(path, name, record.bytes)
-        self.modalities = {m.name: self._open(m) for m in self.manifest.modalities}
+        tensors = self._encoding_tensors()
+        self.modalities = {m.name: self._open(m, tensors) for m in self.manifest.modalities}
 
     @property
     def n_items(self) -> int:
@@ -77,20 +82,37 @@ class FeatureSet:
 
     def present(self, modality: str) -> NDArray[np.bool_]:
         """Which items have the modality, bool (n,)."""
-        return ~np.isnan(self.modalities[modality][:, 0])
+        return present_in(self.modalities[modality])
+
+    def neighbours(self) -> pa.Table:
+        """Every item's nearest others, as `Neighbours` of the manifest describes them.
+
+        Returns:
+            Columns item_id, neighbour_id (string) and similarity (float32), one row a pair;
+            `.to_pandas()` makes a data frame of it.
+
+        Raises:
+            FeatureSetError: the set holds none, or they can't be read.
+        """
+        if self.manifest.neighbours is None:
+            raise FeatureSetError(
+                self.path, "holds no neighbours", "make it with `pipeline distill --neighbours K`"
+            )
+        path = self.path / self.manifest.neighbours.file
+        table = _read_table(path, NEIGHBOUR_SCHEMA.names)
+        if table.schema.remove_metadata() != NEIGHBOUR_SCHEMA:
+            raise FeatureSetError(path, f"its columns are not {NEIGHBOUR_SCHEMA}", _MAKE_AGAIN)
+        return table
 
     def student(self) -> dict[str, NDArray[np.float32]]:
         """The student's tensors: `{modality}.weight | bias | mean | scale`."""
         if self.manifest.student is None:
             raise FeatureSetError(self.path, "has no student", "choose one made by distillation")
         path = self.path / self.manifest.student.file
-        try:
-            tensors = load_tensors(path.read_bytes())
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise FeatureSetError(path, f"is no safetensors file ({error})", _MAKE_AGAIN) from None
+        tensors = _read_tensors(path)
         for modality in self.manifest.modalities:
-            if modality.parts:
-                continue  # the sum of what others' layers give
+            if modality.parts or modality.encoding:
+                continue  # the sum of what others' layers give, or a copy of it
             d, source = modality.dimension, modality.source_dimension
             shapes = {"weight": (d, source), "bias": (d,), "mean": (source,), "scale": (source,)}
             for part, shape in shapes.items():
@@ -107,7 +129,7 @@ class FeatureSet:
         """Embed new items by the student alone.
 
         Args:
-            modality: one of the set's.
+            modality: one of the set's; a compressed one gets the rows of the one that it is of.
             generic: (b, D), the same generic features as the set was made from; by name for a
                 modality that has several parts. An item lacks those whose row is NaN.
 
@@ -117,9 +139,12 @@ class FeatureSet:
         """
         tensors, student = self.student(), self.manifest.student
         assert student is not None
-        blocks = generic if isinstance(generic, dict) else {modality: generic}
+        described = self._described(modality)
+        if described.encoding is not None:
+            described = self._described(described.encoding.of)
+        blocks = generic if isinstance(generic, dict) else {described.name: generic}
         outputs, lacking = [], []
-        for name in self._described(modality).parts or [modality]:
+        for name in described.parts or [described.name]:
             weight, bias, mean, scale = (
                 tensors[f"{name}.{part}"] for part in ("weight", "bias", "mean", "scale")
             )
@@ -137,13 +162,14 @@ class FeatureSet:
         return rows
 
     def chosen_modalities(self, wanted: Sequence[str] | None = None) -> list[str]:
-        """The modalities asked for; those that the maker recommends, else all, where none is.
+        """The modalities asked for; those that the maker recommends, else all that are not
+        compressed, where none is.
 
         Raises:
             FeatureSetError: the set has no such modality.
         """
         if wanted is None:
-            return list(self.manifest.default_modalities) or list(self.modalities)
+            return self.manifest.usual_modalities
         for name in wanted:
             self._described(name)
         return list(wanted)
@@ -193,25 +219,37 @@ class FeatureSet:
             )
         return Alignment(rows, coverage)
 
-    def _open(self, modality: Modality) -> NDArray[np.float32]:
+    def _encoding_tensors(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """Tensors of the encodings' files, by file."""
+        encodings = [m.encoding for m in self.manifest.modalities if m.encoding is not None]
+        files = {encoding.file for encoding in encodings if encoding.file is not None}
+        return {file: _read_tensors(self.path / file) for file in files}
+
+    def _open(self, modality: Modality, tensors: dict[str, dict[str, NDArray[Any]]]) -> Rows:
         path = self.path / modality.file
         try:
             rows = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # a mangled header raises whatever numpy's parser happens to
             raise FeatureSetError(path, f"is no plain .npy file ({error})", _MAKE_AGAIN) from None
-        expected = (self.n_items, modality.dimension)
-        if rows.dtype != np.dtype("<f4") or rows.shape != expected:
+        kind, expected = modality.stored_type, (self.n_items, modality.stored_columns)
+        if rows.dtype != kind or rows.shape != expected:
             raise FeatureSetError(
-                path, f"is {rows.dtype} {rows.shape}, not float32 {expected}", _MAKE_AGAIN
+                path, f"is {rows.dtype} {rows.shape}, not {kind} {expected}", _MAKE_AGAIN
             )
-        return np.asanyarray(rows)
+        encoding = modality.encoding
+        if encoding is None:
+            plain: NDArray[np.float32] = rows
+            return plain
+        try:
+            return open_compressed(modality, rows, tensors.get(encoding.file or "", {}))
+        except ValueError as error:
+            raise FeatureSetError(
+                self.path / (encoding.file or ""), f"{modality.name}: {error}", _MAKE_AGAIN
+            ) from None
 
     def _column(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
         path = self.path / TABLE
-        try:
-            column = pq.read_table(path, columns=[name], partitioning=None)[name]
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise FeatureSetError(path, f"can't be read ({error})", _MAKE_AGAIN) from None
+        column = _read_table(path, [name])[name]
         if column.type != kind:
             raise FeatureSetError(path, f"column {name} is {column.type}, not {kind}", _MAKE_AGAIN)
         return column
@@ -283,6 +321,20 @@ def _check_size(folder: Path, name: str, expected: int) -> None:
         raise FeatureSetError(path, "is a link that leads out of the folder", _MAKE_AGAIN)
     if (size := path.stat().st_size) != expected:
         raise FeatureSetError(path, f"has {size} bytes, not {expected}", _MAKE_AGAIN)
+
+
+def _read_table(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None).select(columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise FeatureSetError(path, f"can't be read ({error})", _MAKE_AGAIN) from None
+
+
+def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return load_tensors(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise FeatureSetError(path, f"is no safetensors file ({error})", _MAKE_AGAIN) from None
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

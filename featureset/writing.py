@@ -3,7 +3,8 @@
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,9 +16,34 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from sgfd.featureset.card import card
-from sgfd.featureset.manifest import CARD, MANIFEST, STUDENT, TABLE, FileRecord, Manifest
+from sgfd.featureset.compression import Compressed, Rows, open_compressed
+from sgfd.featureset.manifest import (
+    CARD,
+    ENCODINGS,
+    MANIFEST,
+    NEIGHBOURS,
+    STUDENT,
+    TABLE,
+    FileRecord,
+    Manifest,
+)
+from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA, NeighbourBlock
 
-Block = dict[str, NDArray[np.float32]]
+Block = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """How a modality is stored: numbers an item, their type, and the modality whose rows of NaN
+    say which items lack it."""
+
+    width: int
+    kind: np.dtype[Any]
+    of: str
+
+    @property
+    def arrow(self) -> pa.DataType:
+        return pa.list_(pa.from_numpy_dtype(self.kind), self.width)
 
 
 class FeatureSetWriter:
@@ -32,6 +58,7 @@ class FeatureSetWriter:
         item_ids: ids of the n items, in the order of the rows to come.
         labels: label name of each item, None where it has none.
         dimensions: width of each modality.
+        compressed: compressed modalities by name, encoded from the rows that are appended.
     """
 
     def __init__(
@@ -40,14 +67,23 @@ class FeatureSetWriter:
         item_ids: Sequence[str] | NDArray[np.object_],
         labels: Sequence[str | None] | NDArray[np.object_],
         dimensions: dict[str, int],
+        compressed: Mapping[str, Compressed] | None = None,
     ) -> None:
         self.folder = folder
-        self._dimensions = dimensions
-        self._arrays = {
-            name: _NpyFile(folder / f"{name}.npy", (len(item_ids), d))
-            for name, d in dimensions.items()
+        self._ids = np.asarray(item_ids, dtype=object)
+        self._compressed = dict(compressed or {})
+        columns = {
+            name: _Column(width, np.dtype("<f4"), name) for name, width in dimensions.items()
+        } | {
+            name: _Column(each.codec.columns, each.codec.stored_type, each.of)
+            for name, each in self._compressed.items()
         }
-        self._table = _Table(folder / TABLE, item_ids, labels, dimensions)
+        self._arrays = {
+            name: _NpyFile(folder / f"{name}.npy", (len(item_ids), column.width), column.kind)
+            for name, column in columns.items()
+        }
+        self._table = _Table(folder / TABLE, item_ids, labels, columns)
+        self._present: dict[str, list[NDArray[np.bool_]]] = {}
         self._workers = [_Worker(self._write_arrays), _Worker(self._table.write)]
         self._files: dict[str, FileRecord] = {}
 
@@ -68,21 +104,48 @@ class FeatureSetWriter:
         """Take the next b rows: float32 (b, d) of every modality, a row of NaN where lacking.
 
         The arrays must not be changed afterwards.
+
+        Raises:
+            FeatureSetError: a compressed modality can't hold them.
         """
+        for of in {each.of for each in self._compressed.values()}:
+            self._present.setdefault(of, []).append(~np.isnan(block[of][:, 0]))
+        encoded = {name: each.encode(block[each.of]) for name, each in self._compressed.items()}
         for worker in self._workers:
-            worker.put(block)
+            worker.put(block | encoded)
 
     def add_student(self, tensors: dict[str, NDArray[np.float32]]) -> None:
         """Write the student: `{modality}.weight` (d, D), `.bias` (d), `.mean` (D), `.scale` (D)."""
         self._add(STUDENT, save(tensors))
 
+    def complete_rows(self, manifest: Manifest) -> dict[str, Rows]:
+        """Close the files of the rows, all of which were appended, and open them as a reader does.
+
+        Returns:
+            By modality of the manifest, memory map or `CompressedRows`.
+        """
+        self._close_rows()
+        tensors = self._encoding_tensors()
+        rows: dict[str, Rows] = {}
+        for modality in manifest.modalities:
+            stored = np.load(self.folder / modality.file, mmap_mode="r", allow_pickle=False)
+            encoded = modality.encoding is not None
+            rows[modality.name] = open_compressed(modality, stored, tensors) if encoded else stored
+        return rows
+
+    def add_neighbours(self, blocks: Iterable[NeighbourBlock]) -> None:
+        """Write `neighbours.parquet`, block by block."""
+        file = _HashedFile(self.folder / NEIGHBOURS)
+        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), NEIGHBOUR_SCHEMA) as writer:
+            for block in blocks:
+                writer.write_batch(block.table(self._ids))
+        self._files[NEIGHBOURS] = file.close()
+
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete the files, write the card and, last of all, the manifest with its records."""
-        for worker in self._workers:
-            worker.join()
-        for name, array in self._arrays.items():
-            self._files[f"{name}.npy"] = array.close()
-        self._files[TABLE] = self._table.close()
+        self._close_rows()
+        if tensors := self._encoding_tensors():
+            self._add(ENCODINGS, save(tensors))
         self._add(CARD, card(manifest).encode())
         whole = Manifest.model_validate(
             manifest.model_dump() | {"files": dict(sorted(self._files.items()))}
@@ -90,6 +153,24 @@ class FeatureSetWriter:
         text = whole.model_dump_json(indent=2) + "\n"
         (self.folder / MANIFEST).write_bytes(text.encode())
         return whole
+
+    def _close_rows(self) -> None:
+        if TABLE in self._files:
+            return
+        for worker in self._workers:
+            worker.join()
+        for name, array in self._arrays.items():
+            self._files[f"{name}.npy"] = array.close()
+        self._files[TABLE] = self._table.close()
+
+    def _encoding_tensors(self) -> dict[str, NDArray[Any]]:
+        """What decoding needs beside the stored rows, as `Encoding` names it."""
+        tensors: dict[str, NDArray[Any]] = {}
+        for name, each in self._compressed.items():
+            if parts := each.codec.tensors():
+                tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
+                tensors[f"{each.of}.present"] = np.concatenate(self._present[each.of])
+        return tensors
 
     def _write_arrays(self, block: Block) -> None:
         for name, array in self._arrays.items():
@@ -133,17 +214,17 @@ class _HashedFile:
 
 
 class _NpyFile:
-    """A float32 .npy file of a shape known beforehand."""
+    """A .npy file of a shape and type known beforehand."""
 
-    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], kind: np.dtype[Any]) -> None:
         self._file = _HashedFile(path)
-        self._missing = shape[0]
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        self._missing, self._kind = shape[0], kind
+        header = {"descr": kind.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
-    def write(self, rows: NDArray[np.float32]) -> None:
+    def write(self, rows: NDArray[Any]) -> None:
         self._missing -= len(rows)
-        self._file.write(np.ascontiguousarray(rows, dtype="<f4"))
+        self._file.write(np.ascontiguousarray(rows, dtype=self._kind))
 
     def close(self) -> FileRecord:
         record = self._file.close()
@@ -160,22 +241,24 @@ class _Table:
         path: Path,
         item_ids: Sequence[str] | NDArray[np.object_],
         labels: Sequence[str | None] | NDArray[np.object_],
-        dimensions: dict[str, int],
+        columns: dict[str, _Column],
     ) -> None:
         self._ids = pa.array(item_ids, pa.string())
         self._labels = pa.array(labels, pa.string())
-        self._dimensions = dimensions
+        self._columns = columns
         self._row = 0
         fields = [("item_id", pa.string()), ("item_index", pa.int64()), ("label", pa.string())]
-        fields += [(name, pa.list_(pa.float32(), d)) for name, d in dimensions.items()]
+        fields += [(name, column.arrow) for name, column in columns.items()]
         self._schema = pa.schema(fields)
         self._file = _HashedFile(path)
         # Real-valued vectors neither compress nor repeat: plain pages are fastest to read too.
+        # Bytes are stored as 4 each, but for the places of a dictionary of at most 256.
+        bytewide = [name for name, column in columns.items() if column.kind.itemsize == 1]
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._file, mode="w"),
             self._schema,
             compression="none",
-            use_dictionary=["label"],
+            use_dictionary=["label", *(f"{name}.list.element" for name in bytewide)],
             write_statistics=["item_id", "item_index"],
         )
 
@@ -183,7 +266,10 @@ class _Table:
         rows = len(next(iter(block.values()))) if block else len(self._ids)
         part = slice(self._row, self._row + rows)
         columns = [self._ids[part], pa.array(np.arange(part.start, part.stop)), self._labels[part]]
-        columns += [_vectors(block[name], d) for name, d in self._dimensions.items()]
+        columns += [
+            _vectors(block[name], column, np.isnan(block[column.of][:, 0]))
+            for name, column in self._columns.items()
+        ]
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema), row_group_size=rows)
         self._row += rows
 
@@ -192,12 +278,11 @@ class _Table:
         return self._file.close()
 
 
-def _vectors(rows: NDArray[np.float32], d: int) -> pa.Array:
-    """float32 (b, d) as fixed-size lists, null where a row is NaN."""
-    lacking = np.isnan(rows[:, 0])
-    values = pa.array(np.ascontiguousarray(rows, dtype="<f4").reshape(-1))
+def _vectors(rows: NDArray[Any], column: _Column, lacking: NDArray[np.bool_]) -> pa.Array:
+    """Stored rows (b, c) as fixed-size lists, null where lacking."""
+    values = pa.array(np.ascontiguousarray(rows, dtype=column.kind).reshape(-1))
     mask = pa.array(lacking) if lacking.any() else None
-    return pa.FixedSizeListArray.from_arrays(values, d, mask=mask)
+    return pa.FixedSizeListArray.from_arrays(values, column.width, mask=mask)
 
 
 class _Worker:

@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgfd.featureset import FeatureSet
+from sgfd.featureset import FeatureSet, Rows
 from sgfd.recommenders.item_sets import Indices, ItemSets
+
+BLOCK_ROWS = 8192
 
 FeatureScale = Literal["entry", "unit", "stored"]
 
@@ -126,9 +128,7 @@ def aligned_features(
     for name in features.chosen_modalities(modalities):
         if dimension is not None:
             features.check_width(name, dimension)
-        stored = features.modalities[name][:, :dimension]
-        values = np.zeros((len(rows), stored.shape[1]), dtype=np.float32)
-        values[known] = stored[rows[known]]
+        values = _stored_rows(features.modalities[name], rows, dimension)
         present = known & ~np.isnan(values[:, 0])
         values[~present] = 0
         if dimension is not None and normalised[name]:
@@ -143,6 +143,18 @@ def aligned_features(
             torch.from_numpy(values), torch.from_numpy(present), factor
         )
     return aligned
+
+
+def _stored_rows(stored: Rows, rows: Indices, width: int | None) -> NDArray[np.float32]:
+    """Leading columns (all where None) of some rows, read and decoded block by block, float32
+    (I, width); 0 where the row is -1."""
+    width = width or stored.shape[1]
+    values = np.zeros((len(rows), width), dtype=np.float32)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        known = rows[part] >= 0
+        values[part][known] = stored[rows[part][known]][:, :width]
+    return values
 
 
 def _to_unit_norm(values: NDArray[np.float32]) -> None:

@@ -1,19 +1,27 @@
 """A small feature set, made as stage one makes one."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sgfd.featureset import (
+    CODECS,
+    KINDS,
+    Compressed,
+    CosineRows,
     DatasetOrigin,
     FeatureSetWriter,
     Fingerprints,
     Labels,
     Manifest,
     Modality,
+    Neighbours,
     Producer,
     Student,
+    compression_loss,
+    nearest,
     now,
     publish_folder,
 )
@@ -87,3 +95,81 @@ def feature_set(tmp_path: Path) -> Path:
 @pytest.fixture
 def make() -> object:
     return make_feature_set
+
+
+class Source:
+    """Rows that a codec is fitted to."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.dimension = values, values.shape[1]
+        self.present = ~np.isnan(values[:, 0])
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        return self.values[start:stop]
+
+    def rows(self, index: np.ndarray) -> np.ndarray:
+        return self.values[index]
+
+
+@pytest.fixture(scope="session")
+def source() -> type[Source]:
+    return Source
+
+
+def unit_rows() -> np.ndarray:
+    """Of 300 items, float32 (300, 10); items 3, 7 and 299 lack theirs."""
+    rows = np.random.default_rng(0).normal(size=(300, 10)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows[[3, 7, 299]] = np.nan
+    return rows
+
+
+def make_compressed_set(target: Path, rows: np.ndarray | None = None, block: int = 64) -> None:
+    """Rows `fused` in every kind of encoding, and their 4 nearest others; unit rows where None."""
+    normalised = rows is None
+    rows = unit_rows() if rows is None else rows
+    n, d = rows.shape
+    fused = Modality(
+        name="fused",
+        file="fused.npy",
+        source_dimension=d,
+        dimension=d,
+        normalised=normalised,
+        coverage=float((~np.isnan(rows[:, 0])).mean()),
+    )
+    compressed = {
+        f"fused_{kind}": Compressed("fused", CODECS[kind].fit(Source(rows), 0)) for kind in KINDS
+    }
+    manifest = Manifest(
+        name=target.name,
+        created=now(),
+        producer=Producer(name="sgfd", version="0"),
+        method="sgfd-plus",
+        settings={},
+        seed=0,
+        dataset=DatasetOrigin(
+            name="tiny", n_items=n, fingerprints=Fingerprints(catalogue="0" * 64)
+        ),
+        modalities=[fused, *(each.described(name, fused) for name, each in compressed.items())],
+        neighbours=Neighbours(k=4, modalities=["fused"]),
+    )
+    ids = [f"item {number}" for number in range(n)]
+    target.mkdir()
+    with FeatureSetWriter(target, ids, [None] * n, {"fused": d}, compressed) as writer:
+        for start in range(0, n, block):
+            writer.append({"fused": rows[start : start + block]})
+        opened = writer.complete_rows(manifest)
+        quality = compression_loss(manifest.modalities, opened, 0)
+        writer.add_neighbours(nearest(CosineRows([opened["fused"]]), 4))
+        writer.finish(manifest.model_copy(update={"quality": quality}))
+
+
+@pytest.fixture
+def compressed_set(tmp_path: Path) -> Path:
+    make_compressed_set(tmp_path / "compressed")
+    return tmp_path / "compressed"
+
+
+@pytest.fixture
+def make_compressed() -> Callable[..., None]:
+    return make_compressed_set

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from sgfd.featureset import FeatureSetError, load, verify
 
@@ -109,9 +110,230 @@ def test_it_is_refused_in_one_line(feature_set, kind):
     assert verify(feature_set) != []
 
 
+def encoding_of(manifest, kind):
+    return next(m["encoding"] for m in manifest["modalities"] if m["name"] == f"fused_{kind}")
+
+
+def with_tensors(change):
+    """Rewrites the encodings' tensors."""
+
+    def attack(folder):
+        path = folder / "encodings.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        replace(folder, path.name, lambda p: save_file(tensors, p))
+
+    return attack
+
+
+def with_encoding(of_kind, **fields):
+    return lambda f: edit(f, lambda m: encoding_of(m, of_kind).update(fields))
+
+
+def save_neighbours(**columns):
+    def attack(folder):
+        table = pq.read_table(folder / "neighbours.parquet")
+        for name, values in columns.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, values(table[name]))
+        replace(folder, "neighbours.parquet", lambda p: pq.write_table(table, p))
+
+    return attack
+
+
+HOSTILE_COMPRESSED = {
+    "of an unknown modality": (
+        with_encoding("int8", of="image"),
+        "fused_int8 is made of image, which is no modality",
+    ),
+    "of a compressed one": (
+        with_encoding("int8", of="fused_float16"),
+        "fused_int8 is made of fused_float16, which",
+    ),
+    "of another width": (
+        lambda f: edit(f, lambda m: m["modalities"][2].update(dimension=9)),
+        "fused_int8 is not as wide as fused",
+    ),
+    "an unknown kind": (with_encoding("int8", kind="int4"), "modalities.2.encoding.kind: Input"),
+    "no file of tensors": (with_encoding("pq", file=None), "of fused_pq names no file"),
+    "a file out of the folder": (with_encoding("pq", file="../x"), "should match pattern"),
+    "a file without a record": (with_encoding("pq", file="x"), "no record of the file x"),
+    "more columns than numbers": (with_encoding("int8", columns=11), "not one column a dim"),
+    "another kind's type": (with_encoding("int8", kind="float16"), "is int8 (300, 10), not float1"),
+    "another number of codes": (with_encoding("pq", columns=4), "is uint8 (300, 3), not uint8"),
+    "no tensors": (
+        lambda f: replace(f, "encodings.safetensors", lambda p: p.write_bytes(b"\x00" * 9)),
+        "is no safetensors file",
+    ),
+    "tensors cut short": (
+        lambda f: (f / "encodings.safetensors").write_bytes(b"x"),
+        "has 1 bytes, not",
+    ),
+    "scales missing": (
+        with_tensors(lambda t: t.pop("fused_int8.scale")),
+        "fused_int8: scale is missing",
+    ),
+    "scales that are no numbers": (
+        with_tensors(lambda t: t["fused_int8.scale"].fill(np.nan)),
+        "fused_int8: scale is not finite",
+    ),
+    "scales of another type": (
+        with_tensors(lambda t: t.update({"fused_int8.scale": np.ones(10)})),
+        "scale is float64 (10,), not float32 (10,)",
+    ),
+    "codebooks of another shape": (
+        with_tensors(lambda t: t.update({"fused_pq.codebooks": np.ones((3, 9, 4), "f4")})),
+        "codebooks is float32 (3, 9, 4), not float32 (3, 256, any)",
+    ),
+    "codebooks too narrow": (
+        with_tensors(lambda t: t.update({"fused_pq.codebooks": np.ones((3, 256, 3), "f4")})),
+        "are too few for 10 columns",
+    ),
+    "presence missing": (
+        with_tensors(lambda t: t.pop("fused.present")),
+        "present is missing",
+    ),
+    "presence of other items": (
+        with_tensors(lambda t: t.update({"fused.present": np.ones(299, bool)})),
+        "present is bool (299,), not bool (300,)",
+    ),
+    "neighbours by an unknown modality": (
+        lambda f: edit(f, lambda m: m["neighbours"].update(modalities=["image"])),
+        "no modality is called image",
+    ),
+    "neighbours by nothing": (
+        lambda f: edit(f, lambda m: m["neighbours"].update(modalities=[])),
+        "neighbours.modalities: List should have at least 1 item",
+    ),
+    "neighbours without a record": (
+        lambda f: edit(f, lambda m: m["files"].pop("neighbours.parquet")),
+        "no record of the file neighbours.parquet",
+    ),
+    "neighbours of another type": (
+        save_neighbours(similarity=lambda column: column.cast(pa.float64())),
+        "its columns are not item_id: string neighbour_id: string similarity: float",
+    ),
+    "no Parquet of neighbours": (
+        lambda f: replace(f, "neighbours.parquet", lambda p: p.write_bytes(b"PAR1")),
+        "neighbours.parquet: can't be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_COMPRESSED)
+def test_hostile_encodings_and_neighbours_are_refused_in_one_line(compressed_set, kind):
+    attack, what = HOSTILE_COMPRESSED[kind]
+    attack(compressed_set)
+    with pytest.raises(FeatureSetError) as error:
+        load(compressed_set).neighbours()
+    assert what in str(error.value)
+    assert "\n" not in str(error.value)
+    assert verify(compressed_set) != []
+
+
+def save_rows(name, change):
+    def attack(folder):
+        rows = np.load(folder / f"{name}.npy")
+        change(rows)
+        replace(folder, f"{name}.npy", lambda p: np.save(p, rows))
+
+    return attack
+
+
+def upside_down(column):
+    """The 4 neighbours of every item, the last one first."""
+    return pa.array(column.to_numpy().reshape(-1, 4)[:, ::-1].reshape(-1))
+
+
+def lacking_in_both(folder):
+    """Item 5 lacks its float16 row in the .npy and in the table, but not the float32 one."""
+    save_rows("fused_float16", lambda q: q[5].fill(np.nan))(folder)
+    table = pq.read_table(folder / "features.parquet")
+    place, rows = table.schema.get_field_index("fused_float16"), table["fused_float16"].to_pylist()
+    rows[5] = None
+    table = table.set_column(place, table.field(place), pa.array(rows, table.field(place).type))
+    replace(folder, "features.parquet", lambda p: pq.write_table(table, p))
+
+
+DISAGREEING = {
+    "lacking where the source is not": (
+        lacking_in_both,
+        "fused_float16.npy: other items lack it than what it is of",
+    ),
+    "other codes": (save_rows("fused_pq", lambda q: q.__iadd__(1)), "column fused_pq is not"),
+    "a number more": (save_rows("fused_float16", lambda q: q[3].fill(1)), "fused_float16 is not"),
+    "lacking elsewhere": (
+        with_tensors(lambda t: t["fused.present"].__setitem__(5, False)),
+        "column fused_int8 is not",
+    ),
+    "an item as its own neighbour": (
+        lambda f: save_neighbours(
+            neighbour_id=lambda c: pq.read_table(f / "neighbours.parquet")["item_id"]
+        )(f),
+        "a neighbour is no other item with a row",
+    ),
+    "a stranger as neighbour": (
+        save_neighbours(neighbour_id=lambda c: pa.array(["nobody"] * len(c))),
+        "a neighbour is no other item with a row",
+    ),
+    "neighbours upside down": (
+        save_neighbours(neighbour_id=upside_down, similarity=upside_down),
+        "neighbours are not in descending order",
+    ),
+    "other similarities": (
+        save_neighbours(similarity=lambda c: pa.array(c.to_numpy() * np.float32(0.99))),
+        "a similarity is not that of the rows",
+    ),
+    "items in another order": (
+        save_neighbours(item_id=lambda c: c[::-1]),
+        "not 4 rows of every item that has one",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DISAGREEING)
+def test_verify_finds_files_that_disagree(compressed_set, kind):
+    attack, what = DISAGREEING[kind]
+    assert verify(compressed_set) == []
+    attack(compressed_set)
+    problems = verify(compressed_set)
+    assert len(problems) == 1 and what in problems[0]
+
+
 def test_a_newer_minor_version_with_more_fields_is_read(feature_set):
     edit(feature_set, lambda m: m.update(format_version="1.7", mood="good"))
     assert load(feature_set).manifest.format_version == "1.7"
+
+
+def decode_all(folder):
+    opened = load(folder)
+    for rows in opened.modalities.values():
+        np.asarray(rows)
+    opened.neighbours()
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_mangled_file_of_encodings_or_neighbours_is_refused_or_read(compressed_set, data):
+    names = ["manifest.json", "encodings.safetensors", "fused_pq.npy", "neighbours.parquet"]
+    path = compressed_set / data.draw(st.sampled_from(names))
+    manifest, whole = (compressed_set / "manifest.json").read_bytes(), path.read_bytes()
+    at, cut = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, 60))
+    mangled = whole[:at] + data.draw(st.binary(max_size=cut)) + whole[at + cut :]
+    try:
+        if path.name == "manifest.json":
+            path.write_bytes(mangled)
+        else:
+            replace(compressed_set, path.name, lambda p: p.write_bytes(mangled))
+        decode_all(compressed_set)
+        verify(compressed_set)
+    except FeatureSetError as error:
+        assert "\n" not in str(error)
+    finally:
+        path.write_bytes(whole)
+        (compressed_set / "manifest.json").write_bytes(manifest)
 
 
 @settings(

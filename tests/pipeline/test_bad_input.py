@@ -85,6 +85,14 @@ BAD = {
         (*TUNE, "--range", "learning_rate=0.1:0.2"),
         "starts at 0.005, outside its range",
     ),
+    "unknown compression": (
+        ("distill", "--dataset", "nowhere", "--compress", "int8,int4"),
+        "--compress int4: unknown; choose int8",
+    ),
+    "no neighbours": (
+        ("distill", "--dataset", "sample", "--neighbours", "0"),
+        "Invalid value for '--neighbours'",
+    ),
     "no threads": ((*TRAIN, "--threads", "0"), "Invalid value for '--threads'"),
 }
 

@@ -68,6 +68,24 @@ def test_train_prints_one_object_and_writes_the_run(sample):
     assert record["settings"]["epochs"] == 60
 
 
+def test_compressed_modalities_and_neighbours_are_made_shown_and_used(pipeline, tmp_path):
+    extras = ("--compress", "int8", "--neighbours", "3", "--threads", "1")
+    method = ("--method", "interaction-metric", "--set", "dimension=32", "--name", "small")
+    made = pipeline("distill", "--dataset", "sample", *method, *extras, "--json")
+    assert made.code == 0, made.err
+    assert made.json()["quality"]["fused_int8"]["bytes_an_item"] == 32
+    shown = pipeline("features", "show", "small").out
+    assert "fused_int8    int8 of fused, 32 bytes an item" in shown
+    assert "neighbours    3 an item, by fused" in shown
+    table = pd.read_parquet(tmp_path / "artifacts" / "small" / "neighbours.parquet")
+    assert set(table.item_id.value_counts()) == {3}
+    content = ("--backbone", "content", "--features", "small", "--modalities", "fused_int8")
+    trained = pipeline("train", *content, "--dim", "16", "--threads", "1", "--json")
+    assert trained.code == 0, trained.err
+    record = json.loads((tmp_path / trained.json()["run"] / "run.json").read_text())
+    assert record["features"]["modalities"] == ["fused_int8"]
+
+
 def test_evaluate_recomputes_the_same_numbers_from_the_run_alone(sample, run_in, tmp_path):
     folder, _, trained = sample
     import shutil

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from sgfd.dataset import load_dataset
-from sgfd.distill import distill
+from sgfd.distill import PCASettings, distill
 from sgfd.featureset import verify
 from sgfd.jobs import JobError
 from sgfd.recommenders import find_backbone, train
@@ -67,6 +67,20 @@ def test_a_distillation_ends_in_one_line_wherever_it_strikes(tmp_path, size):
         distill(SAMPLE, tmp_path / "pca", method="pca")
     assert names(tmp_path) == []
     verify(distill(SAMPLE, tmp_path / "pca", method="pca").artifact)
+
+
+def test_neighbours_that_find_no_room_leave_nothing(tmp_path):
+    def distilled():
+        settings = PCASettings(dimension=2)
+        return distill(SAMPLE, tmp_path / "pca", settings, compress=["int8"], neighbours=200)
+
+    with files_up_to(100_000), pytest.raises(JobError, match=FULL):
+        distilled()
+    assert names(tmp_path) == []
+    made = distilled().artifact
+    sizes = {path.name: path.stat().st_size for path in made.iterdir()}
+    assert [name for name, size in sizes.items() if size > 100_000] == ["neighbours.parquet"]
+    assert verify(made) == []
 
 
 def test_a_comparison_tells_of_the_cells_that_found_no_room_and_goes_on_later(
