@@ -3,8 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 export GOMP_SPINCOUNT ?= 1000
 FOLDERS := commands dataset featureset jobs distill recommenders
+# One test process a core, each with cores of its own (tests/conftest.py).
+AT_ONCE := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-slow lint fmt type bench docs clean
+.PHONY: demo test test-slow coverage lint fmt type bench docs clean
 
 # The environment is made again only when what goes into it changes.
 .venv/.dependencies: pyproject.toml constraints.txt
@@ -24,7 +26,11 @@ demo: .venv/.links
 	@echo "written: artifacts/sample (feature set), runs/demo (metrics, lists, embeddings)"
 
 test: lint type .venv/.links
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(AT_ONCE)
+
+# Apart from the gate: following every line takes half as long again.
+coverage: .venv/.links
+	$(BIN)/python -m pytest $(AT_ONCE) --cov --cov-report=term:skip-covered
 
 test-slow: .venv/.links
 	$(BIN)/python -m pytest -m slow

@@ -1,8 +1,6 @@
 """The autoencoder: what it learns, and that it stops and goes on as SGFD's training does."""
 
 import signal
-import subprocess
-import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -148,13 +146,13 @@ def test_new_items_are_embedded_by_the_encoder_alone(unbroken):
 
 
 def test_a_killed_one_leaves_nothing_loadable_and_goes_on_to_the_same_bytes(
-    unbroken, tmp_path, same_bytes
+    unbroken, run_in, tmp_path, same_bytes
 ):
     target, settings = tmp_path / "sample", QUICK
     often = asdict(settings) | {"checkpoint_seconds": 0}
     code = KILLED.replace("{settings}", repr(often))
-    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = run_in(tmp_path, target, code=code)
+    assert done.code == -signal.SIGKILL, done.err
     assert [path.name for path in tmp_path.iterdir()] == [".sample.partial"]
     with pytest.raises(FeatureSetError):
         load(target)

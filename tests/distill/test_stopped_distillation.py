@@ -1,8 +1,6 @@
 """Interrupted, killed and diverging: nothing half-done is loadable, the same call goes on."""
 
 import signal
-import subprocess
-import sys
 from dataclasses import asdict
 
 import pytest
@@ -49,21 +47,20 @@ FeatureSetWriter.append = append_and_die
 
 @pytest.mark.parametrize("before", [KILL_IN_TRAINING, KILL_IN_EXPORT], ids=["training", "export"])
 def test_a_killed_one_leaves_nothing_loadable_and_goes_on_to_the_same_bytes(
-    before, quick, sample_features, tmp_path, same_bytes
+    before, quick, sample_features, run_in, tmp_path, same_bytes
 ):
     target, settings = tmp_path / "sample", asdict(quick) | {"checkpoint_seconds": 0}
 
     def run(code):
-        command = [sys.executable, "-c", DISTILL.format(before=code, settings=settings)]
-        return subprocess.run([*command, str(target)], capture_output=True, text=True)
+        return run_in(tmp_path, target, code=DISTILL.format(before=code, settings=settings))
 
-    assert run(before).returncode == -signal.SIGKILL
+    assert run(before).code == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == [".sample.partial"]
     for folder in (target, tmp_path / ".sample.partial", tmp_path / ".sample.partial" / "result"):
         with pytest.raises(FeatureSetError):
             load(folder)
     again = run("")
-    assert again.returncode == 0, again.stderr
+    assert again.code == 0, again.err
     assert [path.name for path in tmp_path.iterdir()] == ["sample"]
     assert verify(target) == []
     assert same_bytes(target, sample_features.artifact)

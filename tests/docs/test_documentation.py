@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
+def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_path):
     shell = [
         shlex.split(line.removeprefix("$ ").partition("#")[0])
         for block in blocks("console")
@@ -29,14 +27,12 @@ def test_the_examples_of_the_readme_run_in_their_order(tmp_path):
             arguments += ["--set", "epochs=3"]
         if arguments[1] == "compare":
             arguments += ["--set", "bpr.epochs=2", "--set", "vbpr.epochs=2"]
-        program = Path(sys.executable).with_name(arguments[0])
-        done = subprocess.run(
-            [program, *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, (arguments, done.stderr)
+        done = run_in(tmp_path, *arguments[1:])
+        assert done.code == 0, (arguments, done.err)
     for code in blocks("python"):
         short = code.replace('"bm3", features)', '"popular", features)')
-        subprocess.run([sys.executable, "-c", short], cwd=tmp_path, check=True, capture_output=True)
+        done = run_in(tmp_path, code=short)
+        assert done.code == 0, done.err
 
 
 @pytest.mark.parametrize(

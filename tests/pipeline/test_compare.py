@@ -6,6 +6,8 @@ import pytest
 
 from sgfd.commands.compare import without_places
 
+pytestmark = pytest.mark.usefixtures("all_cores")  # several trainings at a time
+
 QUICK = ("--set", "vbpr.epochs=2", "--set", "bpr.epochs=2", "--seeds", "2", "--jobs", "2")
 
 

@@ -5,7 +5,6 @@ write in the same way (EFBIG in place of ENOSPC).
 """
 
 import resource
-import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +18,12 @@ from sgfd.recommenders import find_backbone, train
 SAMPLE = load_dataset("sample")
 FULL = "the disk is full"
 LIMIT = 140_000  # between the files of popular and those of bpr
+LIMITED = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT}, {LIMIT}))
+from sgfd.pipeline import main
+main()
+"""
 
 
 @contextmanager
@@ -84,23 +89,16 @@ def test_neighbours_that_find_no_room_leave_nothing(tmp_path):
 
 
 def test_a_comparison_tells_of_the_cells_that_found_no_room_and_goes_on_later(
-    command, pipeline, tmp_path
+    run_in, all_cores, tmp_path
 ):
     arguments = ("compare", "--dataset", "sample", "--backbones", "popular,bpr", "--features")
     arguments += ("none", "--seeds", "1", "--set", "bpr.epochs=2")
-    limited = subprocess.run(
-        (*command, *arguments),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
-    )
-    assert limited.returncode == 1, limited.stderr
-    assert FULL in limited.stderr and "Traceback" not in limited.stderr
+    limited = run_in(tmp_path, *arguments, code=LIMITED)
+    assert limited.code == 1, limited.err
+    assert FULL in limited.err and "Traceback" not in limited.err
     runs = tmp_path / "comparisons" / "sample" / "runs"
     assert names(runs) == ["honest-popular-none-seed0"]
-    again = pipeline(*arguments)
+    again = run_in(tmp_path, *arguments)
     assert again.code == 0, again.err
     assert "2 cells, 1 of them done" in again.err
     assert names(runs) == ["honest-bpr-none-seed0", "honest-popular-none-seed0"]

@@ -1,7 +1,7 @@
 """Killed, interrupted and half-done: nothing passes for a result, the next run goes on."""
 
+import os
 import signal
-import subprocess
 import time
 
 import pytest
@@ -18,40 +18,39 @@ STAGES = {
 }
 
 
-def start(command, folder, arguments):
-    return subprocess.Popen(
-        (*command, *arguments),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+EXPORTS = """
+import time
+from sgfd.featureset import FeatureSetWriter
+from sgfd.pipeline import main
+FeatureSetWriter.finish = lambda *_: (print("exporting", flush=True), time.sleep(60))
+main()
+"""
 
 
-def wait_for(path, process):
+def wait_for(came, process):
     for _ in range(6000):
-        if path.exists():
+        if came():
             return
-        assert process.poll() is None, process.communicate()
+        assert not process.ended(), process.wait()
         time.sleep(0.01)
-    pytest.fail(f"{path} never came")
+    pytest.fail("what is waited for never came")
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_stage_goes_on_to_the_same_result(
-    stage, how, command, pipeline, run_in, tmp_path, tmp_path_factory
+    stage, how, start_in, pipeline, run_in, all_cores, tmp_path, tmp_path_factory
 ):
     arguments, root, name, file, message = STAGES[stage]
-    process = start(command, tmp_path, arguments)
-    wait_for(tmp_path / root / f".{name}.partial" / "checkpoint.safetensors", process)
+    process = start_in(tmp_path, *arguments)
+    wait_for((tmp_path / root / f".{name}.partial" / "checkpoint.safetensors").exists, process)
     time.sleep(0.3)
-    process.send_signal(how)
-    _, errors = process.communicate()
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    os.kill(process.pid, how)
+    done = process.wait()
+    assert done.code == (130 if how == signal.SIGINT else -signal.SIGKILL)
     if how == signal.SIGINT:
-        assert errors.count("\n") == 1
-        assert "goes on from the last checkpoint" in errors
+        assert done.err.count("\n") == 1
+        assert "goes on from the last checkpoint" in done.err
     assert not (tmp_path / root / name).exists()
 
     resumed = pipeline(*arguments)
@@ -65,27 +64,13 @@ def test_a_stopped_stage_goes_on_to_the_same_result(
     assert (whole / root / name / file).read_bytes() == (tmp_path / root / name / file).read_bytes()
 
 
-def test_a_process_killed_in_the_export_leaves_no_feature_set(
-    command, pipeline, run_in, tmp_path, tmp_path_factory
-):
+def test_a_process_killed_in_the_export_leaves_no_feature_set(start_in, pipeline, tmp_path):
     """The export is made to wait before its last block, and is killed there."""
-    import os
-    import sys
-
-    code = (
-        "import time\n"
-        "from sgfd.featureset import FeatureSetWriter as W\n"
-        "W.finish = lambda self, manifest: (print('exporting', flush=True), time.sleep(60))\n"
-        f"import sys; sys.argv = ['pipeline', *{DISTILL[:3]!r}]\n"
-        "from sgfd.pipeline import main; main()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "exporting\n"
+    process = start_in(tmp_path, *DISTILL[:3], code=EXPORTS)
+    wait_for(lambda: process.out.read_text() == "exporting\n", process)
     assert (tmp_path / "artifacts" / ".sample.partial" / "result" / "image.npy").exists()
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert pipeline("features", "verify", "sample").code == 2
     half = "artifacts/.sample.partial/result"
     assert pipeline("features", "verify", half).code == 2

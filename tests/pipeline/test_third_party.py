@@ -1,6 +1,5 @@
 """A backbone of another package: installed for real, trained through the command line."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,33 +22,45 @@ def installed(tmp_path_factory):
     return folder
 
 
-def test_it_is_listed_trained_judged_and_asked(installed, run_fresh, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def run_beside(installed, run_in):
+    """Run `pipeline ...`, or other code, where the package is on Python's path."""
+
+    def run(folder, *arguments, code="from sgfd.pipeline import main; main()"):
+        there = f"import sys; sys.path.insert(0, {str(installed)!r})"
+        return run_in(folder, *arguments, code=f"{there}\n{code}")
+
+    return run
+
+
+def test_it_is_listed_trained_judged_and_asked(
+    installed, run_beside, run_fresh, tmp_path, monkeypatch
+):
+    assert "Settings of meanvector" in run_beside(tmp_path, "train", "--help").out
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    assert "Settings of meanvector" in run_fresh(tmp_path, "train", "--help").out
     arguments = ("--backbone", "meanvector", "--dataset", "sample", *QUICK)
     trained = run_fresh(tmp_path, "train", *arguments, "--json")
     assert trained.code == 0, trained.err
     assert trained.json()["metrics"]["test"]["recall@20"] > 0.15  # most popular: 0.14
-    again = run_fresh(tmp_path, "evaluate", "--json").json()
+    again = run_beside(tmp_path, "evaluate", "--json").json()
     assert again["metrics"] == trained.json()["metrics"]
-    assert len(run_fresh(tmp_path, "recommend", "--user", "u1", "--json").json()["items"]) == 10
+    assert len(run_beside(tmp_path, "recommend", "--user", "u1", "--json").json()["items"]) == 10
 
 
-def test_it_passes_the_battery(installed):
+def test_it_passes_the_battery(run_beside, tmp_path):
     code = (
         "from sgfd.recommenders import find_backbone\n"
         "from sgfd.recommenders.battery import BATTERY\n"
         "for check in BATTERY: check(find_backbone('meanvector'))\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(installed)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    done = run_beside(tmp_path, code=code)
+    assert done.code == 0, done.err
 
 
-def test_a_package_that_is_gone_is_named(installed, run_fresh, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(installed))
+def test_a_package_that_is_gone_is_named(installed, run_beside, tmp_path):
     (installed / "example_backbone.py").rename(installed / "gone.py")
     try:
-        done = run_fresh(tmp_path, "train", "--backbone", "meanvector", "--dataset", "sample")
+        done = run_beside(tmp_path, "train", "--backbone", "meanvector", "--dataset", "sample")
     finally:
         (installed / "gone.py").rename(installed / "example_backbone.py")
     assert (done.code, done.err.count("\n")) == (2, 1)

@@ -1,6 +1,7 @@
 """`pipeline tune` and `--refit` through the real command line."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -17,18 +18,16 @@ def trials_in(folder):
 
 
 def test_killed_in_the_midst_it_goes_on_to_the_same_trials_and_run(
-    command, pipeline, run_in, tmp_path, tmp_path_factory
+    start_in, pipeline, run_in, all_cores, tmp_path, tmp_path_factory
 ):
-    process = subprocess.Popen(
-        (*command, *TUNE, *QUICK), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = start_in(tmp_path, *TUNE, *QUICK)
     trials = tmp_path / "tunings" / "t" / "trials.jsonl"
     while not trials.exists():
-        assert process.poll() is None, process.communicate()
+        assert not process.ended(), process.wait()
         time.sleep(0.01)
     time.sleep(0.2)  # in the midst of the second
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     assert not (tmp_path / "tunings" / "t" / "run").exists()
 
     resumed = pipeline(*TUNE, *QUICK, "--json")

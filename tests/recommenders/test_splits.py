@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,28 +200,22 @@ def test_features_guided_by_other_interactions_are_used_on_trust_alone(train, fe
     assert trusted.record["features"]["saw"] == "unproven"
 
 
-def test_the_command_line_trains_and_judges_again(features, tmp_path):
-    def pipeline(*arguments):
-        program = str(Path(sys.executable).with_name("pipeline"))
-        done = subprocess.run(
-            [program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
-
+def test_the_command_line_trains_and_judges_again(features, pipeline, tmp_path):
     (tmp_path / "ids.txt").write_text("u3\n\nu5\n")
     options = ("--split", "cold-items", "--judge-users", "ids.txt", "--dataset", "sample")
     arguments = ("train", "--backbone", "content", "--features", str(features.path), *options)
-    code, out, err = pipeline(*arguments, "--json")
-    assert code == 0, err
-    trained = json.loads(out)
+    done = pipeline(*arguments, "--json")
+    assert done.code == 0, done.err
+    trained = done.json()
     assert trained["split"] == "cold-items"
-    code, out, err = pipeline("evaluate", "--dataset", "sample", "--json")
-    assert code == 0, err
-    judged = json.loads(out)
+    done = pipeline("evaluate", "--dataset", "sample", "--json")
+    assert done.code == 0, done.err
+    judged = done.json()
     assert judged["agrees"] and judged["metrics"] == trained["metrics"]
     assert "test_among_cold" in judged["metrics"]
-    assert "test_among_cold" in pipeline("evaluate")[1]
+    assert "test_among_cold" in pipeline("evaluate").out
 
     (tmp_path / "ids.txt").write_text("u3\nnobody\n")
-    code, out, err = pipeline(*arguments)
-    assert code == 2 and "'nobody'" in err and err.count("\n") == 1 and not out
+    done = pipeline(*arguments)
+    assert done.code == 2 and "'nobody'" in done.err
+    assert done.err.count("\n") == 1 and not done.out

@@ -34,11 +34,12 @@ def test_the_loss_falls_on_planted_structure(tmp_path):
 
 
 def test_the_seed_decides_everything(tmp_path):
-    settings = BM3Settings(epochs=2, embedding_dim=8)
+    """With several threads too, however many cores there are."""
+    options = {"settings": BM3Settings(epochs=2, embedding_dim=8), "threads": 2}
     vectors = [
         np.load(run.folder / "item_embeddings.npy")
         for seed in (1, 1, 2)
-        for run in [train(SAMPLE, "bm3", settings=settings, seed=seed, runs_root=tmp_path)]
+        for run in [train(SAMPLE, "bm3", seed=seed, runs_root=tmp_path, **options)]
     ]
     np.testing.assert_array_equal(vectors[0], vectors[1])
     assert not np.array_equal(vectors[0], vectors[2])

@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -144,30 +142,27 @@ def test_two_feature_sets_of_one_name_are_refused(features):
         grid_of([features / "pca", features / "pca"])
 
 
-SLOW_GRID = """
-import sys, logging
+SLOW_GRID = f"""
+import sys, logging, signal
 from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_grid import grid_of, run_grid
-if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level="INFO", format="%(message)s")
-    grid = grid_of(bm3={"epochs": int(sys.argv[2]), "patience": 10_000, "checkpoint_seconds": 0})
-    for result in run_grid(grid, Path(sys.argv[1]), jobs=1):
-        print(result.error)
+signal.signal(signal.SIGINT, getattr(signal, sys.argv[3]))
+logging.basicConfig(stream=sys.stderr, level="INFO", format="%(message)s")
+grid = grid_of(bm3={{"epochs": int(sys.argv[2]), "patience": 10_000, "checkpoint_seconds": 0}})
+for result in run_grid(grid, Path(sys.argv[1]), jobs=1):
+    print(result.error)
 """
 
 
-def start(tmp_path, epochs, sigint=signal.SIG_DFL):
-    script = tmp_path / "compare.py"
-    script.write_text(SLOW_GRID)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    return subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "c"), str(epochs)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, sigint),
-    )
+@pytest.fixture
+def start(start_in, tmp_path):
+    """Starts a comparison of one cell in the folder `c`."""
+
+    def run(epochs, sigint="default_int_handler"):
+        return start_in(tmp_path, tmp_path / "c", epochs, sigint, code=SLOW_GRID)
+
+    return run
 
 
 def wait_for(path, seconds=60.0):
@@ -187,38 +182,37 @@ def worker_on(folder):
     raise AssertionError("nobody is at work")
 
 
-def test_a_killed_cell_is_told_of_and_the_next_call_goes_on_from_its_checkpoint(tmp_path):
+def test_a_killed_cell_is_told_of_and_the_next_call_goes_on_from_its_checkpoint(start, tmp_path):
     at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
-    process = start(tmp_path, 30)
+    process = start(30)
     wait_for(at_work / "checkpoint.safetensors")
     os.kill(worker_on(at_work), signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
-    assert "ended by SIGKILL" in out
+    assert "ended by SIGKILL" in process.wait(60).out
     assert (at_work / "checkpoint.safetensors").exists()
-    out, error = start(tmp_path, 30).communicate(timeout=200)
-    assert out.strip() == "None", error
+    done = start(30).wait(200)
+    assert done.out.strip() == "None", done.err
 
 
-@pytest.mark.parametrize("sigint", [signal.SIG_DFL, signal.SIG_IGN], ids=["shell", "background"])
-def test_interrupted_it_waits_for_checkpoints(tmp_path, sigint):
+@pytest.mark.parametrize("sigint", ["default_int_handler", "SIG_IGN"], ids=["shell", "background"])
+def test_interrupted_it_waits_for_checkpoints(start, tmp_path, sigint):
     """In the background of a script, where the shell has SIGINT ignored, too."""
     at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
-    process = start(tmp_path, 100_000, sigint)
+    process = start(100_000, sigint)
     wait_for(at_work / "checkpoint.safetensors")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    os.kill(process.pid, signal.SIGINT)
+    process.wait(60)
     with pytest.raises(AssertionError, match="nobody"):
         worker_on(at_work)
     assert (at_work / "checkpoint.safetensors").exists()
 
 
-def test_a_killed_comparison_takes_its_cells_with_it(tmp_path):
+def test_a_killed_comparison_takes_its_cells_with_it(start, tmp_path):
     at_work = tmp_path / "c" / "runs" / ".honest-bm3-none-seed0.partial"
-    process = start(tmp_path, 100_000)
+    process = start(100_000)
     wait_for(at_work / "checkpoint.safetensors")
     worker = worker_on(at_work)
-    process.kill()
-    process.communicate(timeout=60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
     end = time.monotonic() + 30
     while Path(f"/proc/{worker}").exists():
         assert time.monotonic() < end, "the cell goes on alone"
