@@ -152,7 +152,12 @@ def _refuse_other_features(run: Run, features: FeatureSet) -> None:
     alignment = features.align(run.names.items, min_coverage=0.0)
     shared = np.flatnonzero(alignment.rows >= 0)
     again = aligned_features(
-        features, alignment.rows[shared], used["scale"], list(run.features), used["factors"]
+        features,
+        alignment.rows[shared],
+        used["scale"],
+        list(run.features),
+        used["factors"],
+        used.get("dimension"),
     )
     for name, old in run.features.items():
         mine = old.values[torch.from_numpy(shared)]

@@ -37,7 +37,8 @@ class VBPRSettings(BackboneSettings):
 class VBPR(Backbone):
     """score(u, i) = gamma_u . gamma_i + theta_u . (E f_i) + beta_i + beta' . f_i (eq. 4).
 
-    f_i are the features of all modalities side by side, 0 where an item lacks one. Without
+    f_i are the features of all modalities side by side, 0 where an item lacks one, divided by the
+    root of their number D, so that they have norm 1 where their entries' mean square is 1. Without
     features what remains is BPR. The bias of the user and the global one rank nothing, so they
     are left out.
     """
@@ -51,8 +52,11 @@ class VBPR(Backbone):
     def __init__(self, inputs: Inputs, settings: VBPRSettings) -> None:
         super().__init__(inputs, settings)
         self.settings = settings
-        self.register_buffer("content", inputs.side_by_side(), persistent=False)
-        width = self.content.shape[1]
+        content = inputs.side_by_side()
+        width = content.shape[1]
+        # Rows of norm about 1, at the scale that features come in. A step of Adam moves E f_i by as
+        # much as |f_i|_1: at norm sqrt(D) the features are learnt by heart before a factor moves.
+        self.register_buffer("content", content / max(width, 1) ** 0.5, persistent=False)
         self.users = nn.Embedding(inputs.n_users, settings.latent_dim)
         self.items = nn.Embedding(inputs.n_items, settings.latent_dim)
         self.bias = nn.Embedding(inputs.n_items, 1)

@@ -7,7 +7,7 @@ import torch
 
 from sgfd import featureset, recommenders
 from sgfd.dataset import load_dataset
-from sgfd.distill import SGFDSettings, distill
+from sgfd.distill import InteractionMetricSettings, SGFDSettings, distill
 from sgfd.jobs import JobError
 from sgfd.recommenders import find_backbone
 
@@ -96,6 +96,17 @@ def test_a_new_item_is_recommended_where_an_old_one_like_it_is(train, features, 
     ranks = table.argsort(axis=1).argsort(axis=1)
     present = np.isfinite(table)
     assert ranks[liked & present].mean() > 25  # of 0..39; chance is 19.5
+
+
+def test_a_run_on_leading_columns_takes_new_items_by_the_same_columns(tmp_path):
+    settings = InteractionMetricSettings(dimension=24)
+    made = distill(load_dataset("sample"), tmp_path / "x", settings, threads=1)
+    features = featureset.load(made.artifact)
+    run = recommenders.train(
+        load_dataset("sample"), "content", features, dimension=16, runs_root=tmp_path
+    )
+    extended = recommenders.with_new_items(run, Renamed(features, 10))
+    np.testing.assert_allclose(extended.item_embeddings[300:], run.item_embeddings[290:], atol=1e-5)
 
 
 def test_backbones_by_id_and_other_features_are_refused(train, features, tmp_path):
