@@ -212,7 +212,7 @@ class _Plan:
         """Which items of the catalogue, and the rows of the plain modalities that they get.
 
         Raises:
-            DistillError: features are so large that their row is not finite.
+            DistillError: features are so large that float32 can't hold what they give.
         """
         layers = {layer.name: layer.source_dimension for layer in self.features.manifest.layers}
         for start, stop in self._steps(self.catalog.n_items):
@@ -222,20 +222,20 @@ class _Plan:
                 else np.full((stop - start, width), np.nan, dtype=np.float32)
                 for name, width in layers.items()
             }
-            made = {}
-            for modality in self.features.manifest.plain:
-                parts = {name: generic[name] for name in modality.parts or [modality.name]}
-                with np.errstate(over="ignore", invalid="ignore"):
-                    made[modality.name] = self.features.embed(modality.name, parts)
-                present = ~np.all([np.isnan(rows[:, 0]) for rows in parts.values()], axis=0)
-                endless = present & ~np.isfinite(made[modality.name]).all(axis=1)
-                if endless.any():
-                    item = self.catalog.items.id(start + int(np.flatnonzero(endless)[0]))
-                    raise DistillError(
-                        f"item {item!r}",
-                        f"its {modality.name} features are too large to be embedded",
-                        "give features of the same kind as the set was made from",
-                    )
+            try:
+                with np.errstate(over="raise"):
+                    made = {
+                        modality.name: self.features.embed(
+                            modality.name, generic if modality.parts else generic[modality.name]
+                        )
+                        for modality in self.features.manifest.plain
+                    }
+            except FloatingPointError:
+                raise DistillError(
+                    f"data set {self.catalogue_name}",
+                    f"rows {start} to {stop - 1}: features are too large to be embedded",
+                    "give features of the same kind as the set was made from",
+                ) from None
             yield slice(start, stop), made
 
     def _steps(self, n: int) -> Iterator[tuple[int, int]]:
