@@ -258,19 +258,19 @@ def _write(plan: _Plan, folder: Path, name: str) -> int:
         progress(plan.kept + plan.catalog.n_items, "embedding") as advance,
     ):
 
-        def append(block: Block) -> None:
+        def write(block: Block) -> None:
             for modality in there:
                 there[modality] += int((~np.isnan(block[modality][:, 0])).sum())
             writer.append(block)
 
         for block in plan.kept_blocks():
-            append(block)
+            write(block)
             advance(len(block[old.plain[0].name]))
         for part, made in plan.made_blocks():
             changed += _count_changed(plan, part, made)
             fresh = plan.fresh[part]
             if fresh.any():
-                append({modality: rows[fresh] for modality, rows in made.items()})
+                write({modality: rows[fresh] for modality, rows in made.items()})
             advance(len(fresh))
         writer.add_student(plan.features.student())
         wanted = old.neighbours and Neighbours(
@@ -414,13 +414,11 @@ def _check_target(target: Path, features: FeatureSet, dataset: Dataset, overwrit
     """Check that a feature set may be put there without harm to anything else.
 
     Raises:
-        DistillError: it may not. JobError: it exists, and may not be replaced.
+        DistillError, JobError: it may not.
     """
     refuse_existing(target, overwrite)
     place = target.resolve()
     remedy = "choose another --out"
-    if target.is_symlink():
-        raise DistillError(target, "is a link", "name the folder itself")
     if features.path.resolve() in place.parents:
         raise DistillError(target, f"lies inside the feature set {features.path}", remedy)
     if dataset.path is not None and place in (where := dataset.path.resolve(), *where.parents):

@@ -53,8 +53,6 @@ def export_onnx(features: FeatureSet, target: Path, overwrite: bool = False) -> 
         ) from None
     features.student()  # refused at once where there is none
     refuse_existing(target, overwrite)
-    if target.is_symlink():
-        raise DistillError(target, "is a link", "name the folder itself")
     if target.exists() and (
         not target.is_dir() or any(path.suffix != ".onnx" for path in target.iterdir())
     ):

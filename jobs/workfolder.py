@@ -80,10 +80,13 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
     """Check that a result may be put there, before any work.
 
     Raises:
-        JobError: there is something, and it may not be replaced.
+        JobError: there is something, and it may not be replaced; or a link, which a folder can't
+            be exchanged for.
     """
     if target.exists() and not overwrite:
         raise JobError(target, "exists already", "choose another name or add --overwrite")
+    if target.is_symlink():
+        raise JobError(target, "is a link", "name the folder itself")
 
 
 class WorkFolder:

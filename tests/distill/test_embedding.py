@@ -395,7 +395,7 @@ def test_a_target_that_holds_something_else_is_left_alone(old, generic, tmp_path
         "link": "is a link",
     }
     for name, what in targets.items():
-        with pytest.raises(DistillError, match=what):
+        with pytest.raises(JobError, match=what):
             embed(old, data, tmp_path / name, overwrite=True)
     with pytest.raises(DistillError, match="lies inside the feature set"):
         embed(old, data, old.path / "new")
