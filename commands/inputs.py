@@ -113,7 +113,19 @@ def read_ids(path: Path) -> list[str]:
         raise click.UsageError(f"{path}: is not UTF-8; save it as UTF-8") from None
 
 
+def result_path(reference: str, root: Path, option: str) -> Path:
+    """Where a result goes: to a folder of its own, where there is a / in it, else under the root.
+
+    Raises:
+        UsageError: it names no folder of its own.
+    """
+    if "/" not in reference:
+        return root / plain_name(reference, option)
+    plain_name(Path(reference).name, option)
+    return Path(reference)
+
+
 def plain_name(name: str, option: str) -> str:
-    if name in ("", ".", "..") or "/" in name or name.startswith("."):
+    if name.startswith(".") or "/" in name or not name or not name.isprintable():
         raise click.UsageError(f"{option}: {name!r} is no plain folder name; leave out / and dots")
     return name

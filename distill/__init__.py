@@ -1,11 +1,15 @@
 """Stage one: an item catalogue's generic features become small, reusable embeddings.
 
-from sgfd import dataset, distill
+from sgfd import dataset, distill, featureset
 
 office = dataset.load_dataset("office")
 distill.distill(office, Path("artifacts/office"))
 distill.distill(office, Path("artifacts/office-sgfd"), distill.SGFDSettings(temperature=5))
 distill.distill(office, Path("artifacts/office-pca"), method="pca")
+
+features = featureset.load("artifacts/office")
+distill.embed(features, dataset.load_dataset("new_items"), Path("artifacts/office-2"), append=True)
+distill.export_onnx(features, Path("office-onnx"))
 """
 
 from typing import TYPE_CHECKING
@@ -27,7 +31,9 @@ from sgfd.distill.settings import (
 )
 
 if TYPE_CHECKING:
+    from sgfd.distill.embedding import EmbedResult, embed
     from sgfd.distill.errors import DistillError
+    from sgfd.distill.onnx_export import export_onnx
     from sgfd.distill.stage import DistillResult, distill
 
 __all__ = [
@@ -38,6 +44,7 @@ __all__ = [
     "CLCRecSettings",
     "DistillError",
     "DistillResult",
+    "EmbedResult",
     "InteractionMetricSettings",
     "LabelSettings",
     "Method",
@@ -49,6 +56,8 @@ __all__ = [
     "SGFDSettings",
     "StandardSettings",
     "distill",
+    "embed",
+    "export_onnx",
 ]
 
 
@@ -62,4 +71,12 @@ def __getattr__(name: str) -> object:
         from sgfd.distill import stage
 
         return getattr(stage, name)
+    if name in ("embed", "EmbedResult"):
+        from sgfd.distill import embedding
+
+        return getattr(embedding, name)
+    if name == "export_onnx":
+        from sgfd.distill import onnx_export
+
+        return onnx_export.export_onnx
     raise AttributeError(f"module 'sgfd.distill' has no attribute {name!r}")

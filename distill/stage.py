@@ -42,7 +42,6 @@ from sgfd.featureset import (
     Modality,
     Neighbours,
     Producer,
-    Rows,
     compression_loss,
     nearest,
     now,
@@ -192,7 +191,7 @@ def export(
             + [each.described(name, described[each.of]) for name, each in compressed.items()]
         }
     )
-    labels = _label_of_each(catalog)
+    labels = label_of_each(catalog)
     with (
         a_core_for_writing(),
         FeatureSetWriter(folder, catalog.items.ids, labels, dimensions, compressed) as writer,
@@ -212,9 +211,10 @@ def export(
                     for part, tensor in modality.student.items()
                 }
             )
-        if compressed or neighbours:
-            manifest = _with_extras(writer, writer.complete_rows(manifest), manifest, neighbours)
-        return writer.finish(manifest)
+        wanted = None
+        if neighbours:
+            wanted = Neighbours(k=neighbours, modalities=manifest.usual_modalities)
+        return writer.finish(with_extras(writer, manifest, wanted))
 
 
 def _fitted(
@@ -228,19 +228,22 @@ def _fitted(
     }
 
 
-def _with_extras(
-    writer: FeatureSetWriter, rows: dict[str, Rows], manifest: Manifest, neighbours: int | None
+def with_extras(
+    writer: FeatureSetWriter, manifest: Manifest, neighbours: Neighbours | None
 ) -> Manifest:
-    """The manifest with what compression loses, and with the neighbours, once they are written."""
+    """Write the neighbours, once all rows are; the manifest with them and with what compression
+    loses."""
+    if neighbours is None and all(m.encoding is None for m in manifest.modalities):
+        return manifest
+    rows = writer.complete_rows(manifest)
     lost = compression_loss(manifest.modalities, rows, manifest.seed)
-    more: dict[str, Any] = {"quality": manifest.quality | lost}
-    if neighbours:
-        names = manifest.usual_modalities
-        cosine_rows = CosineRows([rows[name] for name in names])
+    if neighbours is not None:
+        cosine_rows = CosineRows([rows[name] for name in neighbours.modalities])
         with progress(len(cosine_rows.items), "neighbours") as advance:
-            writer.add_neighbours(nearest(cosine_rows, neighbours, advance=advance))
-        more["neighbours"] = Neighbours(k=neighbours, modalities=names)
-    return manifest.model_copy(update=more)
+            writer.add_neighbours(nearest(cosine_rows, neighbours.k, advance=advance))
+    return manifest.model_copy(
+        update={"quality": manifest.quality | lost, "neighbours": neighbours}
+    )
 
 
 def _described(name: str, made: Made) -> Modality:
@@ -378,7 +381,7 @@ def _label_record(catalog: ItemCatalog) -> Labels | None:
     )
 
 
-def _label_of_each(catalog: ItemCatalog) -> NDArray[np.object_]:
+def label_of_each(catalog: ItemCatalog) -> NDArray[np.object_]:
     """Label name of each item, None where unlabelled."""
     if catalog.labels is None:
         return np.full(catalog.n_items, None, dtype=object)

@@ -11,8 +11,12 @@ from sgfd.featureset.compression import CODECS, Compressed, CompressedRows, Rows
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.loss import compression_loss
 from sgfd.featureset.manifest import (
+    FORMAT_VERSION,
     KINDS,
+    MANIFEST,
+    STUDENT,
     DatasetOrigin,
+    Derivation,
     Encoding,
     EncodingKind,
     Fingerprints,
@@ -28,17 +32,21 @@ from sgfd.featureset.manifest import (
 from sgfd.featureset.neighbours import CosineRows, nearest
 from sgfd.featureset.publish import publish_folder, write_file
 from sgfd.featureset.reading import Alignment, FeatureSet, load
-from sgfd.featureset.verification import verify
+from sgfd.featureset.verification import changed_files, verify
 from sgfd.featureset.writing import FeatureSetWriter
 
 __all__ = [
     "CODECS",
+    "FORMAT_VERSION",
     "KINDS",
+    "MANIFEST",
+    "STUDENT",
     "Alignment",
     "Compressed",
     "CompressedRows",
     "CosineRows",
     "DatasetOrigin",
+    "Derivation",
     "Encoding",
     "EncodingKind",
     "FeatureSet",
@@ -53,6 +61,7 @@ __all__ = [
     "Producer",
     "Rows",
     "Student",
+    "changed_files",
     "compression_loss",
     "load",
     "nearest",

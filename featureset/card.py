@@ -34,7 +34,7 @@ configs:
 
 Item embeddings of the data set `{manifest.dataset.name}` ({manifest.dataset.n_items} items), made
 by `{manifest.method}` with {manifest.producer.name} {manifest.producer.version} (seed
-{manifest.seed}) on {manifest.created}. It holds no user and no interaction.{_guided(manifest)}
+{manifest.seed}) on {manifest.created}. It holds no user and no interaction.{_origin(manifest)}
 
 | modality | generic width | distilled width | items with it | norm |
 | --- | --- | --- | --- | --- |
@@ -61,8 +61,12 @@ import numpy as np
 
 ## Quality
 
-{quality}
+{_measured_on(manifest)}{quality}
 """
+
+
+def _origin(manifest: Manifest) -> str:
+    return _guided(manifest) + _derived(manifest)
 
 
 def _guided(manifest: Manifest) -> str:
@@ -73,6 +77,31 @@ def _guided(manifest: Manifest) -> str:
     return (
         f"\n{use.pairs} training interactions guided it: those of split `{use.split}`, seed "
         f"{use.split_seed}, protocol `{use.protocol}`.\nJudge it on pairs that are not among them."
+    )
+
+
+def _derived(manifest: Manifest) -> str:
+    """Which rows are another set's, and which its student made."""
+    origin = manifest.derived_from
+    if origin is None:
+        return ""
+    made = f"from the catalogue `{origin.catalogue.name}` by the student of `{origin.name}` alone"
+    if not origin.kept:
+        return f"\nIts rows were made {made}."
+    return (
+        f"\nThe first {origin.kept} rows are those of `{origin.name}`, "
+        f"the other {origin.added} were made\n{made}."
+    )
+
+
+def _measured_on(manifest: Manifest) -> str:
+    origin = manifest.derived_from
+    if origin is None:
+        return ""
+    made_from = f"{origin.trained_on.n_items} items of `{origin.trained_on.name}`"
+    return (
+        f"That of the student on the {made_from} from which it was made; that of compressed "
+        "modalities\non the rows here.\n\n"
     )
 
 

@@ -265,6 +265,7 @@ class CompressedRows:
 
     Attributes:
         stored: what is decoded, a memory map (n, c).
+        codec: what decodes it, and encodes more rows alike.
     """
 
     dtype = np.dtype(np.float32)
@@ -280,7 +281,7 @@ class CompressedRows:
     ) -> None:
         self.stored = stored
         self.shape = (len(stored), dimension)
-        self._codec, self._normalised, self._present = codec, normalised, present
+        self.codec, self._normalised, self._present = codec, normalised, present
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -288,7 +289,7 @@ class CompressedRows:
     def __getitem__(self, index: slice | NDArray[Any]) -> Floats:
         if not isinstance(index, slice | np.ndarray):
             raise TypeError("rows are chosen by a slice or an array of indices")
-        rows = self._codec.decode(np.asarray(self.stored[index]))
+        rows = self.codec.decode(np.asarray(self.stored[index]))
         if self._normalised:
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
         if self._present is not None:

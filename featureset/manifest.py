@@ -1,12 +1,13 @@
 """The manifest: what a feature set is, from what, how made, how good, and which files it has."""
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 MANIFEST = "manifest.json"
 TABLE = "features.parquet"
 STUDENT = "student.safetensors"
@@ -46,11 +47,24 @@ class Producer(_Part):
 
 
 class Fingerprints(_Part):
-    """sha256 of the inputs; `interactions` is null where none was used."""
+    """sha256 of the inputs; `interactions` is null where none was used.
+
+    Rows of several catalogues have none of one catalogue: `catalogue` and `labels` are then sha256
+    of the catalogues' own, in hexadecimal, one a line in the order of the rows (`join`).
+    """
 
     catalogue: Digest
     labels: Digest | None = None
     interactions: Digest | None = None
+
+    def join(self, added: "Fingerprints") -> "Fingerprints":
+        """Of rows from these inputs and, after them, from others; `interactions` stays."""
+        labels = [each.labels for each in (self, added) if each.labels is not None]
+        return Fingerprints(
+            catalogue=_of_digests([self.catalogue, added.catalogue]),
+            labels=_of_digests(labels) if labels else None,
+            interactions=self.interactions,
+        )
 
 
 class DatasetOrigin(_Part):
@@ -166,6 +180,23 @@ class Neighbours(_Part):
     modalities: Annotated[list[ModalityName], Field(min_length=1)]
 
 
+class Derivation(_Part):
+    """How a set came from another one by its student, without stage one (since format 1.3).
+
+    The first `kept` rows are those of the set called `name`, whose manifest `manifest_sha256` is
+    of; the other `added` ones its student made from the `catalogue`. `trained_on` is what stage
+    one made the student from, and what the manifest's method, settings, seed, interactions and
+    quality are of, but for the quality of compressed modalities, which is that of these rows.
+    """
+
+    name: str
+    manifest_sha256: Digest
+    kept: Size
+    added: Size
+    catalogue: DatasetOrigin
+    trained_on: DatasetOrigin
+
+
 class FileRecord(_Part):
     """What a file must be."""
 
@@ -178,7 +209,7 @@ class Manifest(_Part):
 
     `default_modalities` are for a reader who names none; all that are not compressed where it is
     empty. A reader of format 1.1 or before refuses a set with compressed modalities (their files
-    are not float32) and reads any other of format 1.2.
+    are not float32) and reads any other of format 1.2 or 1.3.
     """
 
     format_version: str = FORMAT_VERSION
@@ -195,13 +226,25 @@ class Manifest(_Part):
     labels: Labels | None = None
     student: Student | None = None
     neighbours: Neighbours | None = None
+    derived_from: Derivation | None = None
     quality: dict[str, Any] = {}
     files: dict[FileName, FileRecord] = {}
 
     @property
+    def plain(self) -> list[Modality]:
+        """The modalities that are stored as they are."""
+        return [modality for modality in self.modalities if modality.encoding is None]
+
+    @property
     def plain_modalities(self) -> list[str]:
-        """Names of the modalities that are stored as they are."""
-        return [modality.name for modality in self.modalities if modality.encoding is None]
+        """Their names."""
+        return [modality.name for modality in self.plain]
+
+    @property
+    def layers(self) -> list[Modality]:
+        """The modalities for which a student has a linear layer of their own; what is neither
+        compressed nor among them is a sum of what these layers give."""
+        return [modality for modality in self.plain if not modality.parts]
 
     @property
     def usual_modalities(self) -> list[str]:
@@ -218,6 +261,10 @@ class Manifest(_Part):
             named += self.neighbours.modalities
         if unknown := set(named) - set(names):
             raise ValueError(f"no modality is called {sorted(unknown)[0]}")
+        layers = {modality.name for modality in self.layers}
+        for modality in self.modalities:
+            if without := set(modality.parts) - layers:
+                raise ValueError(f"{modality.name} is a sum of {sorted(without)[0]}, itself one")
         self._has_sound_encodings()
         if self.files and (missing := self._needed_files() - set(self.files)):
             raise ValueError(f"no record of the file {sorted(missing)[0]}")
@@ -246,6 +293,10 @@ class Manifest(_Part):
         if self.neighbours is not None:
             needed.add(self.neighbours.file)
         return needed
+
+
+def _of_digests(digests: list[str]) -> str:
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
 
 def now() -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from sgfd.featureset.compression import Rows, open_compressed, present_in
+from sgfd.featureset.compression import CompressedRows, Rows, open_compressed, present_in
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
@@ -84,6 +85,21 @@ class FeatureSet:
         """Which items have the modality, bool (n,)."""
         return present_in(self.modalities[modality])
 
+    def stored_block(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Copies of the rows start..stop of every modality as they are stored, (b, c) each.
+
+        The pages that were read are given back to the system: of a pass over all blocks, no more
+        than one stays in memory.
+        """
+        block = {}
+        for name, rows in self.modalities.items():
+            stored = rows.stored if isinstance(rows, CompressedRows) else rows
+            block[name] = np.array(stored[start:stop])
+            pages: Any = stored.base
+            if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                pages.madvise(mmap.MADV_DONTNEED)
+        return block
+
     def neighbours(self) -> pa.Table:
         """Every item's nearest others, as `Neighbours` of the manifest describes them.
 
@@ -105,14 +121,20 @@ class FeatureSet:
         return table
 
     def student(self) -> dict[str, NDArray[np.float32]]:
-        """The student's tensors: `{modality}.weight | bias | mean | scale`."""
+        """The student's tensors: `{modality}.weight | bias | mean | scale`.
+
+        Raises:
+            FeatureSetError: there is no student, or its file is not what the manifest says.
+        """
+        return dict(self._student_tensors)
+
+    @cached_property
+    def _student_tensors(self) -> dict[str, NDArray[np.float32]]:
         if self.manifest.student is None:
             raise FeatureSetError(self.path, "has no student", "choose one made by distillation")
         path = self.path / self.manifest.student.file
         tensors = _read_tensors(path)
-        for modality in self.manifest.modalities:
-            if modality.parts or modality.encoding:
-                continue  # the sum of what others' layers give, or a copy of it
+        for modality in self.manifest.layers:
             d, source = modality.dimension, modality.source_dimension
             shapes = {"weight": (d, source), "bias": (d,), "mean": (source,), "scale": (source,)}
             for part, shape in shapes.items():
@@ -137,7 +159,7 @@ class FeatureSet:
             float32 (b, d): leaky_relu(W ((x - mean) / scale) + b), summed over the parts, each
             row to unit norm where the manifest says so; NaN for an item that lacks all.
         """
-        tensors, student = self.student(), self.manifest.student
+        tensors, student = self._student_tensors, self.manifest.student
         assert student is not None
         described = self._described(modality)
         if described.encoding is not None:

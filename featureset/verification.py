@@ -28,7 +28,10 @@ def verify(path: str | Path) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
-    problems = _check_digests(opened)
+    problems = [
+        f"{opened.path / name}: sha256 is not the manifest's; get the file again"
+        for name in changed_files(opened)
+    ]
     if problems:
         return problems  # what the files say is not what was made: no use in comparing them
     problems += _check_stray_files(opened)
@@ -45,16 +48,15 @@ def verify(path: str | Path) -> list[str]:
     return problems
 
 
-def _check_digests(opened: FeatureSet) -> list[str]:
-    problems = []
+def changed_files(opened: FeatureSet) -> list[str]:
+    """Names of the files that are not those that were written, by their sha256."""
+    changed = []
     for name, record in opened.manifest.files.items():
         with (opened.path / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != record.sha256:
-            problems.append(
-                f"{opened.path / name}: sha256 is not the manifest's; get the file again"
-            )
-    return problems
+            changed.append(name)
+    return changed
 
 
 def _check_stray_files(opened: FeatureSet) -> list[str]:

@@ -103,14 +103,19 @@ class FeatureSetWriter:
     def append(self, block: Block) -> None:
         """Take the next b rows: float32 (b, d) of every modality, a row of NaN where lacking.
 
-        The arrays must not be changed afterwards.
+        A compressed modality is encoded here, unless it is among them as it is stored, (b, c). The
+        arrays must not be changed afterwards.
 
         Raises:
             FeatureSetError: a compressed modality can't hold them.
         """
         for of in {each.of for each in self._compressed.values()}:
             self._present.setdefault(of, []).append(~np.isnan(block[of][:, 0]))
-        encoded = {name: each.encode(block[each.of]) for name, each in self._compressed.items()}
+        encoded = {
+            name: each.encode(block[each.of])
+            for name, each in self._compressed.items()
+            if name not in block
+        }
         for worker in self._workers:
             worker.put(block | encoded)
 

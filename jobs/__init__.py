@@ -12,7 +12,7 @@ from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import progress
-from sgfd.jobs.workfolder import WorkFolder, locked, try_lock
+from sgfd.jobs.workfolder import WorkFolder, locked, refuse_existing, try_lock
 
 __all__ = [
     "Checkpoint",
@@ -25,6 +25,7 @@ __all__ = [
     "pack",
     "peak_memory_bytes",
     "progress",
+    "refuse_existing",
     "room_in",
     "seed_everything",
     "subset",

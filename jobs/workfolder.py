@@ -76,6 +76,19 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         os.close(lock)
 
 
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Check that a result may be put there, before any work.
+
+    Raises:
+        JobError: there is something, and it may not be replaced; or a link, which a folder can't
+            be exchanged for.
+    """
+    if target.exists() and not overwrite:
+        raise JobError(target, "exists already", "choose another name or add --overwrite")
+    if target.is_symlink():
+        raise JobError(target, "is a link", "name the folder itself")
+
+
 class WorkFolder:
     """The work on one target folder; use it as a context manager.
 
@@ -102,8 +115,7 @@ class WorkFolder:
         self._published = False
 
     def __enter__(self) -> Self:
-        if self.target.exists() and not self.overwrite:
-            raise JobError(self.target, "exists already", "choose another name or add --overwrite")
+        refuse_existing(self.target, self.overwrite)
         self._lock = self._acquire()
         try:
             with room_in(self.target):

@@ -47,6 +47,8 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         "compare",
         "data check",
         "features verify",
+        "features embed",
+        "features export-onnx",
     ],
 )
 def test_every_command_is_in_the_readme(command):

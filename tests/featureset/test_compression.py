@@ -114,7 +114,7 @@ def test_rows_are_decoded_from_the_memory_map_when_they_are_asked_for(compressed
 
 def test_the_manifest_tells_what_it_is_and_the_set_is_whole(compressed_set):
     manifest = load(compressed_set).manifest
-    assert manifest.format_version == "1.2"
+    assert manifest.format_version == "1.3"
     described = {m.name: m.encoding for m in manifest.modalities}
     assert described.pop("fused") is None
     assert {name: (e.kind, e.of, e.columns, e.file) for name, e in described.items()} == {

@@ -81,6 +81,10 @@ HOSTILE = {
         lambda f: edit(f, lambda m: m["modalities"][0].update(dimension=5)),
         "not float32 (5, 5)",
     ),
+    "a sum of itself": (
+        lambda f: edit(f, lambda m: m["modalities"][0].update(parts=["image"])),
+        "image is a sum of image, itself one",
+    ),
     "ids twice": (lambda f: replace(f, "features.parquet", save_twice), "ids are not unique"),
     "no Parquet": (
         lambda f: replace(f, "features.parquet", lambda p: p.write_bytes(b"PAR1")),

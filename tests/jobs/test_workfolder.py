@@ -32,6 +32,15 @@ def test_an_existing_target_is_refused_before_any_work(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_link_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "real").mkdir()
+    for name, to in (("link", "real"), ("dangling", "nowhere")):
+        (tmp_path / name).symlink_to(tmp_path / to)
+        with pytest.raises(JobError, match="is a link; name the folder itself"):
+            WorkFolder(tmp_path / name, {}, overwrite=True).__enter__()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "link", "real"]
+
+
 def test_overwriting_exchanges_the_old_for_the_new(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("old")
