@@ -24,13 +24,13 @@ from sgfd.settings import CHECKED, Count, NotNegative, Range, Share
 class FREEDOMSettings(BackboneSettings):
     """Settings of FREEDOM; defaults of the paper's section 4.1.4."""
 
-    embedding_dim: Count = 64
+    embedding_dim: Annotated[Count, Range(32, 256, log=True)] = 64
     """Width of user and item vectors."""
     layers: Annotated[Count, Range(1, 4)] = 2
     """Rounds of propagation on the user-item graph."""
     item_layers: Count = 1
     """Rounds of propagation on the item-item graph."""
-    neighbours: Count = 10
+    neighbours: Annotated[Count, Range(5, 30, log=True, features=True)] = 10
     """Nearest items by feature that each item is joined to (k of eq. 2)."""
     pruned: Annotated[Share, Range(0.5, 0.95)] = 0.8
     """Share of the training interactions left out of the graph of an epoch (rho)."""
