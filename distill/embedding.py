@@ -410,6 +410,18 @@ def _sources(
     return sources
 
 
+def refuse_inside(features: FeatureSet, target: Path) -> None:
+    """Check that a result isn't put among the files of a feature set.
+
+    Raises:
+        DistillError: it would be.
+    """
+    if features.path.resolve() in target.resolve().parents:
+        raise DistillError(
+            target, f"lies inside the feature set {features.path}", "choose another --out"
+        )
+
+
 def _check_target(target: Path, features: FeatureSet, dataset: Dataset, overwrite: bool) -> None:
     """Check that a feature set may be put there without harm to anything else.
 
@@ -419,8 +431,7 @@ def _check_target(target: Path, features: FeatureSet, dataset: Dataset, overwrit
     refuse_existing(target, overwrite)
     place = target.resolve()
     remedy = "choose another --out"
-    if features.path.resolve() in place.parents:
-        raise DistillError(target, f"lies inside the feature set {features.path}", remedy)
+    refuse_inside(features, target)
     if dataset.path is not None and place in (where := dataset.path.resolve(), *where.parents):
         raise DistillError(target, f"holds the data set {dataset.path}", remedy)
     if target.exists() and not (target / MANIFEST).is_file():

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from sgfd.distill.held_out import at_most
 from sgfd.distill.maker import Embed, Made, MadeModality, Task
 from sgfd.distill.pairs import TrainingPairs
-from sgfd.distill.quality import generic_rows
+from sgfd.distill.quality import generic_rows, mean_or_none
 
 MOST_ITEMS = 2000
 NEIGHBOURS = 10
@@ -41,8 +42,7 @@ def geometry(task: Task, made: Made) -> dict[str, dict[str, Any]]:
 
 @torch.inference_mode()
 def _figures(modality: MadeModality, task: Task) -> dict[str, Any]:
-    present = np.any([source.present for source in modality.sources], axis=0)
-    items = _some(np.flatnonzero(present), MOST_ITEMS)
+    items = at_most(np.flatnonzero(modality.present), MOST_ITEMS)
     if len(items) < 3:
         return {}
     kinds: dict[str, Embed] = {"generic": generic_rows(modality, task), "made": modality.embed}
@@ -56,7 +56,7 @@ def _figures(modality: MadeModality, task: Task) -> dict[str, Any]:
     if task.pairs is not None:
         together = _had_together(task.pairs, items)
         figures["alignment"] = {
-            kind: _mean_or_none(2 - 2 * of[together]) for kind, of in cosines.items()
+            kind: mean_or_none(2 - 2 * of[together]) for kind, of in cosines.items()
         }
     return figures
 
@@ -73,7 +73,9 @@ def neighbours_kept(generic: Tensor, made: Tensor) -> float:
 
 def effective_rank(rows: Tensor) -> float:
     """exp(-sum_k p_k log p_k) with p_k = s_k / sum s of the singular values of rows (n, d)."""
-    values = torch.linalg.svdvals(rows.double())
+    wide = rows.double()
+    gram = wide.T @ wide if wide.shape[1] < len(wide) else wide @ wide.T
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = values / values.sum().clamp(min=1e-300)
     return float(torch.exp(-torch.special.xlogy(share, share).sum()))
 
@@ -95,14 +97,3 @@ def _had_together(pairs: TrainingPairs, items: Indices) -> Tensor:
 def _unit_rows(modality: MadeModality, embed: Embed, items: Indices) -> Tensor:
     rows = embed(*(source.rows(items) for source in modality.sources))
     return functional.normalize(torch.from_numpy(np.nan_to_num(rows)), dim=1)
-
-
-def _some(items: Indices, most: int) -> Indices:
-    """All, or so many at random: a catalogue may be sorted."""
-    if len(items) <= most:
-        return items
-    return np.sort(np.random.default_rng(0).choice(items, most, replace=False))
-
-
-def _mean_or_none(values: Tensor) -> float | None:
-    return float(values.mean()) if len(values) else None

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgfd.distill.pairs import TrainingPairs, narrowed
+from sgfd.distill.streaming import BLOCK_VALUES
 
 CUTOFF = 20
 MOST_USERS = 2000
@@ -47,8 +48,7 @@ class HeldOutItems:
         users = np.flatnonzero((train.user_degrees > 0) & (rest.user_degrees > 0))
         if not len(users):
             return None
-        if len(users) > MOST_USERS:
-            users = np.sort(np.random.default_rng(0).choice(users, MOST_USERS, replace=False))
+        users = at_most(users, MOST_USERS)
         known_items, known = narrowed(train.matrix[users])
         return cls(known_items, known, rest.items, rest.matrix[users][:, rest.items])
 
@@ -58,12 +58,24 @@ class HeldOutItems:
 
         A user is the mean of his known items' vectors at unit norm; nearness is the cosine.
         """
-        wanted = torch.from_numpy(self.wanted.toarray())
         known = functional.normalize(vectors(self.known_items), dim=1).cpu().numpy()
         candidates = functional.normalize(vectors(self.items), dim=1).cpu()
-        scores = torch.from_numpy(self.known @ known) @ candidates.T
-        best = scores.topk(min(CUTOFF, wanted.shape[1]), dim=1).indices
-        return float((wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1)).mean())
+        step = max(1, BLOCK_VALUES // len(candidates))
+        recalls = []
+        for start in range(0, self.wanted.shape[0], step):
+            wanted = torch.from_numpy(self.wanted[start : start + step].toarray())
+            scores = torch.from_numpy(self.known[start : start + step] @ known) @ candidates.T
+            best = scores.topk(min(CUTOFF, wanted.shape[1]), dim=1).indices
+            recalls.append(wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1))
+        return float(torch.cat(recalls).mean())
+
+
+def at_most(index: Indices, most: int) -> Indices:
+    """All, or so many at random, ascending: what is measured on needs no more, and a catalogue may
+    be sorted."""
+    if len(index) <= most:
+        return index
+    return np.sort(np.random.default_rng(0).choice(index, most, replace=False))
 
 
 def hold_items_out(pairs: TrainingPairs, share: float, seed: int) -> Indices:

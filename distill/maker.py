@@ -35,6 +35,7 @@ class Task:
         device: where to compute.
         work: keeps the checkpoints of a maker that trains for long.
         pairs: training interactions, for the methods that they may guide; None without.
+        measured: whether figures for the manifest are wanted, beside the rows.
     """
 
     catalog: ItemCatalog
@@ -42,6 +43,7 @@ class Task:
     device: torch.device
     work: WorkFolder
     pairs: TrainingPairs | None = None
+    measured: bool = True
 
     @cached_property
     def standardisation(self) -> dict[str, Standardisation]:

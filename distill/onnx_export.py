@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgfd.distill.embedding import refuse_inside
 from sgfd.distill.errors import DistillError
 from sgfd.featureset import FeatureSet, Modality
 from sgfd.jobs import WorkFolder, refuse_existing
@@ -57,10 +58,7 @@ def export_onnx(features: FeatureSet, target: Path, overwrite: bool = False) -> 
         not target.is_dir() or any(path.suffix != ".onnx" for path in target.iterdir())
     ):
         raise DistillError(target, "holds other files than .onnx", "choose another --out")
-    if features.path.resolve() in target.resolve().parents:
-        raise DistillError(
-            target, f"lies inside the feature set {features.path}", "choose another --out"
-        )
+    refuse_inside(features, target)
     files = {}
     with WorkFolder(target, {"onnx": features.manifest_sha256}, overwrite) as work:
         for modality in features.manifest.plain:

@@ -44,7 +44,7 @@ class TrainingPairs:
         degrees: Indices = np.diff(self.matrix.indptr).astype(np.int64)
         return degrees
 
-    @property
+    @cached_property
     def items(self) -> Indices:
         """The items that have interactions, ascending."""
         return np.flatnonzero(self.item_degrees)

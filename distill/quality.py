@@ -31,6 +31,7 @@ def measure(
     figures: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Figures for the manifest of a method that no label taught; None where no item can tell one.
+    None at all where none are wanted.
 
     - `majority_accuracy`: of the most frequent label, the floor;
     - by modality, on at most 2,000 held-out labelled items: `neighbour_agreement`, how often the
@@ -43,6 +44,8 @@ def measure(
         held_out: the items to measure on; those that SGFD would hold out where None.
         figures: the method's own, by modality.
     """
+    if not task.measured:
+        return {}
     by_modality = {name: dict(own) for name, own in (figures or {}).items()}
     labels = task.catalog.labels
     if labels is None or not (labels >= 0).any():

@@ -6,7 +6,7 @@ al.: Neural Discrete Representation Learning, NeurIPS 2017. It reads the fused r
 and knows nothing of labels or interactions.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +18,7 @@ from sgfd.distill.fused import FusedRows, made_by_network
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.quality import measure
 from sgfd.distill.settings import RQVAESettings
-from sgfd.distill.training import Trainable, fit, shuffled
+from sgfd.distill.training import Items, Trainable, fit
 
 KMEANS_ROWS_PER_CODE = 64
 HIDDEN_WIDTHS = (512, 256, 128)  # of the encoder; the decoder has them the other way round
@@ -32,7 +32,7 @@ def rq_vae(task: Task, settings: RQVAESettings) -> Made:
     torch.manual_seed(task.seed)
     model = RQVAE(rows.width, settings).to(task.device)
     train, held_out = task.hold_out(settings.held_out_share)
-    examples = ItemRows(rows, train, settings.batch_size, task.seed)
+    examples = Items(rows, train, settings.batch_size, task.seed)
     some = np.random.default_rng(task.seed).permutation(train)
     model.start_codebooks(
         rows.read_all(np.sort(some[: KMEANS_ROWS_PER_CODE * settings.codes])), task.seed
@@ -125,22 +125,6 @@ class RQVAE(Trainable):
         """u' (b, D) of rows u (b, D)."""
         rebuilt: Tensor = self.decoder(self.quantised(rows))
         return rebuilt
-
-
-@dataclass(frozen=True)
-class ItemRows:
-    """Rows of items in random order, b at a time."""
-
-    rows: FusedRows
-    items: Indices
-    batch_size: int
-    seed: int
-
-    def batches(self, epoch: int) -> list[Indices]:
-        return shuffled(self.items, self.batch_size, self.seed, epoch)
-
-    def read(self, batch: Indices) -> Tensor:
-        return self.rows.read(batch)
 
 
 def _network(widths: tuple[int, ...]) -> nn.Sequential:

@@ -194,7 +194,7 @@ def _guided(
     rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
 ) -> tuple[Tensor, dict[str, Any]]:
     """The map (d, D) trained on all items, and the figures of one trained without some."""
-    figures = _figures(rows, pairs, task, settings)
+    figures = _figures(rows, pairs, task, settings) if task.measured else {}
     start = unit_scale_weight(rows, pairs, settings).to(task.device)
     return _trained(start, rows, pairs, task, settings, task.work.stage("all-items")), figures
 

@@ -179,7 +179,7 @@ def fit_items(
         known = sums[sums[:, 1] > 0]
         return (known[:, 0] / known[:, 1]).mean().item()
 
-    examples = _Items(reader, train, model.settings.batch_size, seed)
+    examples = Items(reader, train, model.settings.batch_size, seed)
     stop = held_out_loss if len(held_out) else None
     return fit(model, examples, stop, work, patience=model.settings.patience)
 
@@ -192,11 +192,18 @@ def shuffled(
     return np.split(order, np.arange(batch_size, len(order), batch_size))
 
 
+class RowReader(Protocol):
+    """Reads items from the memory maps."""
+
+    def read(self, index: NDArray[np.int64]) -> Any:
+        """What the model's loss takes of these items."""
+
+
 @dataclass(frozen=True)
-class _Items:
+class Items:
     """Items in random order, b at a time."""
 
-    reader: ItemReader
+    reader: RowReader
     items: NDArray[np.int64]
     batch_size: int
     seed: int
@@ -204,7 +211,7 @@ class _Items:
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         return shuffled(self.items, self.batch_size, self.seed, epoch)
 
-    def read(self, batch: NDArray[np.int64]) -> ItemBatch:
+    def read(self, batch: NDArray[np.int64]) -> Any:
         return self.reader.read(batch)
 
 

@@ -34,7 +34,6 @@ from sgfd.jobs import (
     WorkFolder,
     keep_freed_memory,
     locked,
-    progress,
     seed_everything,
     use_device,
     use_threads,
@@ -43,11 +42,9 @@ from sgfd.jobs.search import (
     Trial,
     chosen,
     propose,
-    read_trials,
     remember,
-    say,
+    run_trials,
     searched,
-    write_trials,
 )
 from sgfd.settings import Range, ranges_of
 
@@ -109,7 +106,7 @@ def tune(
             "add interactions, and choose protocol honest",
         )
     declared = ranges_of(type(start)) if ranges is None else ranges
-    space = searched(start, declared, fixed, f"method {method}", "distill with it")
+    space = searched(start, declared, fixed, trials, f"method {method}", "distill with it")
     parts = divide(dataset.interactions, protocol, split, split_seed)
     shape = (dataset.interactions.n_users, catalog.n_items)
     train = TrainingPairs.of(parts.train.user, parts.train.item, *shape)
@@ -135,15 +132,13 @@ def tune(
     }
     with locked(folder, "tunes"):
         remember(identity, folder)
-        done = read_trials(folder)[:trials]
-        with progress(trials, "tuning") as advance:
-            advance(len(done))
-            while len(done) < trials:
-                values = propose(start, space, seed, done).params
-                done.append(search.trial(len(done), values))
-                write_trials(done, folder)
-                advance(1)
-                say(done[-1], done, trials, "held-out")
+        done = run_trials(
+            folder,
+            trials,
+            lambda done: search.trial(len(done), propose(start, space, seed, done).params),
+            search.tidy,
+            "held-out",
+        )
         best = chosen(done)
         result = distill(
             dataset,
@@ -201,12 +196,14 @@ class _Search:
         identity = {"fold": fold, "settings": asdict(settings)}
         with WorkFolder(self.folder / f"fold-{fold}", identity) as work:
             seed_everything(self.seed)
-            made = self.method.make(
-                Task(self.catalog, self.seed, self.device, work, left), settings
-            )
-            recall = judge.recall(lambda items: _side_by_side(made, items))
-        shutil.rmtree(work.folder, ignore_errors=True)
-        return recall
+            task = Task(self.catalog, self.seed, self.device, work, left, measured=False)
+            made = self.method.make(task, settings)
+            return judge.recall(lambda items: _side_by_side(made, items))
+
+    def tidy(self) -> None:
+        """Remove the folds' checkpoints."""
+        for left in self.folder.glob(".fold-*.partial"):
+            shutil.rmtree(left)
 
 
 def _side_by_side(made: Made, items: Indices) -> Tensor:

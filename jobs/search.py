@@ -13,7 +13,7 @@ state, on which a resumed search depends.
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ import numpy as np
 
 from sgfd.featureset import write_file
 from sgfd.jobs.errors import JobError
+from sgfd.jobs.progress import progress
 from sgfd.settings import Range
 
 if TYPE_CHECKING:
@@ -57,7 +58,12 @@ class Trial:
 
 
 def searched(
-    start: Any, declared: Mapping[str, Range], fixed: Collection[str], what: str, instead: str
+    start: Any,
+    declared: Mapping[str, Range],
+    fixed: Collection[str],
+    trials: int,
+    what: str,
+    instead: str,
 ) -> dict[str, Range]:
     """The ranges to search: those declared, without what is fixed.
 
@@ -66,8 +72,11 @@ def searched(
             where nothing is searched, for messages.
 
     Raises:
-        JobError: nothing is left to search, or the start lies outside a range.
+        JobError: nothing is left to search, or no trial to search with, or the start lies outside
+            a range.
     """
+    if trials < 1:
+        raise JobError(f"{trials} trials", "find nothing", "give one or more")
     space = {name: where for name, where in declared.items() if name not in fixed}
     if not space:
         why = "all of its ranges are fixed" if declared else "its settings declare no range"
@@ -81,6 +90,39 @@ def searched(
                 f"fix it by --set {name}=VALUE, or give another --range",
             )
     return space
+
+
+def run_trials(
+    folder: Path,
+    trials: int,
+    attempt: Callable[[list[Trial]], Trial],
+    tidy: Callable[[], None],
+    judged_on: str,
+) -> list[Trial]:
+    """The finished trials in a search's folder, then those that it lacks.
+
+    Args:
+        attempt: makes the next trial, given those before it.
+        tidy: removes what a trial left to go on from, once it is written down.
+        judged_on: what Recall@20 is of, for messages.
+
+    Raises:
+        JobError: the trials in the folder can't be read.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    done = read_trials(folder)[:trials]
+    if done and len(done) < trials:
+        logger.info("the search goes on after %d of %d trials", len(done), trials)
+    with progress(trials, "tuning") as advance:
+        advance(len(done))
+        while len(done) < trials:
+            trial = attempt(done)
+            done.append(trial)
+            _write_trials(done, folder)
+            tidy()
+            advance(1)
+            _say(trial, done, trials, judged_on)
+    return done
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -101,7 +143,7 @@ def read_trials(folder: Path) -> list[Trial]:
         ) from None
 
 
-def write_trials(done: Sequence[Trial], folder: Path) -> None:
+def _write_trials(done: Sequence[Trial], folder: Path) -> None:
     """Replace the file of the finished trials."""
     lines = [json.dumps(asdict(trial), allow_nan=False) for trial in done]
     write_file(folder / "trials.jsonl", ("\n".join(lines) + "\n").encode())
@@ -191,7 +233,7 @@ def values_in_words(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
-def say(trial: Trial, done: Sequence[Trial], total: int, judged_on: str) -> None:
+def _say(trial: Trial, done: Sequence[Trial], total: int, judged_on: str) -> None:
     """One line on a finished trial."""
     place, words = f"[{trial.number + 1}/{total}]", values_in_words(trial.values)
     if trial.state == "failed":

@@ -22,16 +22,14 @@ from pydantic import ValidationError
 
 from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet
-from sgfd.jobs import Checkpoint, JobError, locked, progress
+from sgfd.jobs import Checkpoint, JobError, locked
 from sgfd.jobs.search import (
     Trial,
     chosen,
     propose,
-    read_trials,
     remember,
-    say,
+    run_trials,
     searched,
-    write_trials,
 )
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.learning import chosen_by, learn
@@ -165,34 +163,24 @@ def plan_search(
     """
     backbone = prepared.origins["backbone"]
     start = settings or prepared.kind.Settings()
-    if trials < 1:
-        raise JobError(f"{trials} trials", "find nothing", "give one or more")
     if prepared.sets.chosen_on != "valid":
         raise JobError("tuning", "chooses on valid, and protocol paper has none", "choose honest")
     declared = prepared.kind.ranges() if ranges is None else dict(ranges)
     if not prepared.features:
         declared = {name: where for name, where in declared.items() if not where.features}
-    space = searched(start, declared, fixed, f"backbone {backbone}", "train it")
+    space = searched(start, declared, fixed, trials, f"backbone {backbone}", "train it")
     kept = tuple(name for name in declared if name in fixed)
     return Search(prepared, start, space, kept, trials, seed)
 
 
 def run_search(search: Search, folder: Path) -> list[Trial]:
     """The trials of a search: those in `folder`, then those that it lacks."""
-    done = read_trials(folder)[: search.trials]
-    if done and len(done) < search.trials:
-        logger.info("the search goes on after %d of %d trials", len(done), search.trials)
-    with progress(search.trials, "tuning") as advance:
-        advance(len(done))
-        while len(done) < search.trials:
-            trial = _try(search, done, folder)
-            done.append(trial)
-            write_trials(done, folder)
-            for checkpoint in folder.glob("trial-*.safetensors"):
-                checkpoint.unlink()
-            advance(1)
-            say(trial, done, search.trials, "valid")
-    return done
+
+    def tidy() -> None:
+        for checkpoint in folder.glob("trial-*.safetensors"):
+            checkpoint.unlink()
+
+    return run_trials(folder, search.trials, lambda done: _try(search, done, folder), tidy, "valid")
 
 
 class _Pruned(Exception):  # noqa: N818 (an end of a trial, no error)

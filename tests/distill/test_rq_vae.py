@@ -6,7 +6,8 @@ import torch
 
 from sgfd.dataset import load_dataset
 from sgfd.distill import RQVAESettings, distill
-from sgfd.distill.rq_vae import RQVAE, ItemRows
+from sgfd.distill.rq_vae import RQVAE
+from sgfd.distill.training import Items
 from sgfd.featureset import load, verify
 
 SMALL = RQVAESettings(latent_width=3, levels=2, codes=4, commitment=0.25)
@@ -93,7 +94,7 @@ def test_the_sample_s_set_is_whole_and_interrupted_it_is_the_same(tmp_path, inte
 
     whole = run("whole")
     assert verify(whole.artifact) == []
-    interrupt_at(ItemRows, 7)
+    interrupt_at(Items, 7)
     with pytest.raises(KeyboardInterrupt):
         run("broken")
     again = run("broken")

@@ -8,7 +8,12 @@ from click.testing import CliRunner
 
 from sgfd.commands.tune import tune as command
 from sgfd.dataset import load_dataset
-from sgfd.distill import DistillError, InteractionMetricSettings, PCASettings
+from sgfd.distill import (
+    DistillError,
+    InteractionMetricSettings,
+    PCASettings,
+    SGFDPlusSettings,
+)
 from sgfd.distill.tuning import tune
 from sgfd.featureset import load, verify
 from sgfd.jobs import JobError
@@ -93,12 +98,25 @@ def test_it_finds_a_width_that_tells_items_apart(tmp_path):
 def test_what_can_not_be_searched_is_refused(tmp_path):
     with pytest.raises(JobError, match="nothing to tune: its settings declare no range"):
         tune(load_dataset("sample"), tmp_path / "t", method="raw")
+    with pytest.raises(JobError, match="0 trials: find nothing"):
+        search(tmp_path / "t", trials=0)
     with pytest.raises(JobError, match="all of its ranges are fixed"):
         search(tmp_path / "t", fixed=("ridge", "content"))
     without = replace(load_dataset("sample"), interactions=None)
     with pytest.raises(DistillError, match="add interactions"):
         tune(without, tmp_path / "t", PCASettings(), ranges={"dimension": Range(2, 128)})
     assert not (tmp_path / "t").exists()
+
+
+def test_a_trial_spends_no_time_on_figures_that_nobody_reads(tmp_path, monkeypatch):
+    from sgfd.distill import sgfd_plus
+
+    asked, figures = [], sgfd_plus._figures
+    monkeypatch.setattr(sgfd_plus, "_figures", lambda *a: asked.append(1) or figures(*a))
+    settings = SGFDPlusSettings(dimension=8, epochs=1)
+    ranges = {"dropout": Range(0, 0.5)}
+    tune(load_dataset("sample"), tmp_path / "t", settings, trials=2, ranges=ranges, threads=1)
+    assert len(asked) == 1  # of the feature set that is kept
 
 
 def test_another_search_in_the_folder_is_refused(tuned):
