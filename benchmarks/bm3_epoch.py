@@ -18,6 +18,7 @@ from sgfd.dataset import load_dataset
 from sgfd.jobs import keep_freed_memory, use_threads
 from sgfd.recommenders.backbones.bm3 import BM3, BM3Settings
 from sgfd.recommenders.inputs import ModalityFeatures, make_inputs
+from sgfd.recommenders.optimizer import Adam
 from sgfd.recommenders.protocols import split_interactions
 from sgfd.recommenders.sampling import EpochBatches
 from sgfd.recommenders.training import take_step
@@ -44,7 +45,7 @@ def main() -> None:
     inputs = make_inputs(split.train, features, torch.device("cpu"))
     settings = BM3Settings()
     model = BM3(inputs, settings)
-    optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
+    optimizer = Adam(model.parameters(), settings.learning_rate)
 
     def epoch(number: int) -> None:
         for batch in EpochBatches(inputs, settings.batch_size, 0, 0, number).start_at(0):

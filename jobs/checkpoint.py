@@ -2,16 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sgfd.featureset import write_file
 from sgfd.jobs.errors import JobError
+
+
+class Optimizer(Protocol):
+    """What is saved of an optimiser; those of `torch.optim` have it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
 
 
 class Checkpoint:

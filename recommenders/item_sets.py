@@ -120,7 +120,7 @@ class ItemSets:
         else:
             ascending = np.empty_like(wanted)
             ascending[places] = wanted
-            below = np.searchsorted(self._shifted, ascending, side="right")[places]
+            below = np.searchsorted(self._shifted, ascending, side="right").take(places, axis=0)
         drawn += below
         drawn -= self.offsets[users][:, None]
         return np.minimum(drawn, self.n_items - 1)

@@ -24,6 +24,19 @@ def ranking_loss(users: Tensor, items: Tensor) -> Tensor:
     return loss
 
 
+def bpr_opt(users: Tensor, items: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """BPR-Opt of a batch: its ranking loss, and the penalty of the very rows that it ranks.
+
+    mean of -ln sigmoid(x_u . (x_i - x_j) + b_i - b_j), and weight / (2B) sum ||x||^2.
+
+    Args:
+        users: vectors (B, d). items: rows (2 B, d) or (2 B, d + 1), the last column then the
+            items' biases; in the order of `ranking_loss`.
+    """
+    losses: tuple[Tensor, Tensor] = _BPROpt.apply(users, items, weight)  # type: ignore[no-untyped-call]
+    return losses
+
+
 def squared_norm(*tables: Tensor) -> Tensor:
     """Half the sum of squares of the batch's rows, per interaction: 1/(2B) sum ||x||^2.
 
@@ -75,6 +88,33 @@ class _Ranking(torch.autograd.Function):
         weight = torch.sigmoid(-margin).mul_(gradients[0] / -len(margin)).unsqueeze(1)
         of_liked = users * weight
         return apart * weight, torch.cat([of_liked, -of_liked])
+
+
+class _BPROpt(torch.autograd.Function):
+    """As `_Ranking`, and weight / B times each row. A user's entry that meets a bias is 1."""
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        n, missing = len(users), items.shape[1] - users.shape[1]
+        meeting = functional.pad(users, (0, missing), value=1.0) if missing else users
+        apart = items[:n] - items[n:]
+        margin = torch.linalg.vecdot(meeting, apart)
+        ctx.save_for_backward(users, items, meeting, apart, margin)
+        ctx.decay = weight / n
+        squares = torch.dot(users.view(-1), users.view(-1))
+        squares += torch.dot(items.view(-1), items.view(-1))
+        return functional.logsigmoid(margin).mean().neg_(), squares.mul_(ctx.decay / 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        users, items, meeting, apart, margin = ctx.saved_tensors
+        slope = torch.sigmoid(-margin).mul_(gradients[0] / -len(margin)).unsqueeze(1)
+        decay = gradients[1] * ctx.decay
+        of_users = (users * decay).addcmul_(apart[:, : users.shape[1]], slope)
+        of_items = items * decay
+        of_items[: len(margin)].addcmul_(meeting, slope)
+        of_items[len(margin) :].addcmul_(meeting, slope, value=-1)
+        return of_users, of_items, None
 
 
 class _SquaredNorm(torch.autograd.Function):

@@ -23,6 +23,7 @@ from sgfd.jobs import (
 )
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.inputs import Inputs
+from sgfd.recommenders.optimizer import Adam
 from sgfd.recommenders.sampling import EpochBatches
 
 logger = logging.getLogger("sgfd")
@@ -75,7 +76,7 @@ def fit(
         DivergenceError: the loss is not finite; the best weights stay in the checkpoint.
         KeyboardInterrupt: the user stopped it; the checkpoint is written.
     """
-    optimizer = torch.optim.Adam(backbone.parameters(), settings.learning_rate, fused=True)
+    optimizer = Adam(backbone.parameters(), settings.learning_rate)
     state, best = TrainingState(), _copy(backbone)
     if saved := work.restore():
         tensors, record = saved
@@ -131,13 +132,9 @@ def fit(
     return state
 
 
-def take_step(
-    backbone: Backbone, batch: Batch, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
+def take_step(backbone: Backbone, batch: Batch, optimizer: Adam) -> dict[str, float]:
     """One step of the optimiser on a batch; the parts of the loss before it."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
+    optimizer.zero_grad()
     parts = backbone.loss(batch)
     values = torch.stack(list(parts.values()))
     values.backward(torch.ones_like(values))  # type: ignore[no-untyped-call]

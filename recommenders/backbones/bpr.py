@@ -9,11 +9,10 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch, LearningRate
 from sgfd.recommenders.inputs import Inputs
-from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.losses import bpr_opt
 from sgfd.recommenders.rows import rows_of
 from sgfd.settings import CHECKED, Count, NotNegative, Range
 
@@ -53,10 +52,8 @@ class BPR(Backbone):
         """-ln sigmoid(x_ui - x_uj) and the L2 penalty, means over the batch."""
         user = rows_of(self.users.weight, batch.users)  # (B, d)
         items = rows_of(self.items.weight, batch.candidates)  # (2 B, d + 1)
-        return {
-            "ranking": ranking_loss(functional.pad(user, (0, 1), value=1.0), items),
-            "regularization": 2 * self.settings.regularization * squared_norm(user, items),
-        }
+        ranking, penalty = bpr_opt(user, items, 2 * self.settings.regularization)
+        return {"ranking": ranking, "regularization": penalty}
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """[p_u, 1] (U, d + 1) and [q_i, b_i] (I, d + 1)."""

@@ -1,9 +1,10 @@
 """The shared losses against autograd on their plain formulas."""
 
+import pytest
 import torch
 from torch.nn import functional
 
-from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.losses import bpr_opt, ranking_loss, squared_norm
 
 
 def rows(n):
@@ -20,6 +21,18 @@ def test_the_ranking_loss_and_its_gradient_are_those_of_the_formula():
 def test_the_ranking_loss_is_finite_where_a_pair_is_far_the_wrong_way():
     users, items = torch.full((1, 1), 1e4), torch.tensor([[0.0], [1.0]])
     torch.testing.assert_close(ranking_loss(users, items), torch.tensor(1e4))
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_bpr_opt_is_its_two_parts_and_has_their_gradient(biased):
+    users, items = rows(6), rows(12)
+    biases = torch.randn(12, 1, dtype=torch.float64)
+    items = torch.cat([items, biases], dim=1).detach().requires_grad_() if biased else items
+    meeting = functional.pad(users, (0, 1), value=1.0) if biased else users
+    ranking, penalty = bpr_opt(users, items, 0.3)
+    torch.testing.assert_close(ranking, ranking_loss(meeting, items))
+    torch.testing.assert_close(penalty, 0.3 * squared_norm(users, items))
+    assert torch.autograd.gradcheck(lambda u, i: bpr_opt(u, i, 0.3), (users, items))
 
 
 def test_the_squared_norm_is_per_interaction_and_has_its_gradient():
