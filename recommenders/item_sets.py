@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
@@ -116,11 +117,11 @@ class ItemSets:
         drawn = (generator.random((len(users), width)) * outside[:, None]).astype(np.int64)
         wanted = (users * self.n_items)[:, None] + drawn
         if places is None:
-            below = np.searchsorted(self._shifted, wanted, side="right")
+            below = _not_above(self._shifted, wanted)
         else:
             ascending = np.empty_like(wanted)
             ascending[places] = wanted
-            below = np.searchsorted(self._shifted, ascending, side="right").take(places, axis=0)
+            below = _not_above(self._shifted, ascending).take(places, axis=0)
         drawn += below
         drawn -= self.offsets[users][:, None]
         return np.minimum(drawn, self.n_items - 1)
@@ -130,6 +131,13 @@ class ItemSets:
         """`keys`, each less its rank among its user's items: ascending, int64 (n,)."""
         rank = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], self.sizes)
         return self.keys - rank
+
+
+def _not_above(ascending: Indices, values: Indices) -> Indices:
+    """How many entries of `ascending` (n,) are at most each of `values`, by all threads."""
+    places = torch.searchsorted(torch.from_numpy(ascending), torch.from_numpy(values), right=True)
+    found: Indices = places.numpy()
+    return found
 
 
 _TABLE_CELLS = 16_000_000  # bytes of the table that `contains` marks
