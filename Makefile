@@ -20,10 +20,10 @@ AT_ONCE := --numprocesses auto --maxprocesses 8 --dist worksteal
 	@touch $@
 
 demo: .venv/.links
-	$(BIN)/pipeline distill --dataset sample --overwrite
-	$(BIN)/pipeline train --backbone bm3 --features artifacts/sample --name demo --overwrite
+	$(BIN)/pipeline distill --dataset sample --name demo --overwrite
+	$(BIN)/pipeline train --backbone bm3 --features artifacts/demo --name demo --overwrite
 	$(BIN)/pipeline recommend --run demo --user u1 --k 5
-	@echo "written: artifacts/sample (feature set), runs/demo (metrics, lists, embeddings)"
+	@echo "written: artifacts/demo (feature set), runs/demo (metrics, lists, embeddings)"
 
 test: lint type .venv/.links
 	$(BIN)/python -m pytest $(AT_ONCE)
