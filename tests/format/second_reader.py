@@ -1,0 +1,71 @@
+"""A second reader of feature sets, written from docs/format.md alone, without our package.
+
+python second_reader.py artifacts/office
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+
+class SecondReader:
+    """A feature set whose every file is what the manifest says: ids, labels and float32 rows."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
+        assert self.manifest["format_version"].split(".")[0] == "1", "of another major version"
+        for name, record in self.manifest["files"].items():
+            assert "/" not in name and not name.startswith("."), "leads out of the folder"
+            content = (self.folder / name).read_bytes()
+            assert len(content) == record["bytes"], f"{name} is of another size"
+            assert hashlib.sha256(content).hexdigest() == record["sha256"], f"{name} was changed"
+        table = pq.read_table(self.folder / "features.parquet")
+        self.ids, self.labels = table["item_id"].to_pylist(), table["label"].to_pylist()
+        self.modalities = {m["name"]: m for m in self.manifest["modalities"]}
+
+    def rows(self, name):
+        """Float32 (n, d) of a modality, compressed or not; NaN where an item lacks it."""
+        modality = self.modalities[name]
+        stored = np.load(self.folder / modality["file"], allow_pickle=False)
+        if not (encoding := modality.get("encoding")):
+            return stored
+        rows, kind, width = stored.astype(np.float32), encoding["kind"], modality["dimension"]
+        tensors = load_file(self.folder / encoding["file"]) if encoding["file"] else {}
+        if kind == "int8":
+            rows = rows * tensors[f"{name}.scale"]
+        elif kind == "pq":
+            books = tensors[f"{name}.codebooks"]
+            rows = np.hstack([book[code] for book, code in zip(books, stored.T, strict=True)])
+        rows = unit(rows[:, :width]) if modality["normalised"] else rows[:, :width]
+        if tensors:
+            rows[~tensors[f"{encoding['of']}.present"]] = np.nan
+        return rows
+
+    def embed(self, name, generic):
+        """Float32 (b, d) of new items from generic rows by modality, NaN where one is lacking."""
+        student, modality = self.manifest["student"], self.modalities[name]
+        tensors, total, lacks_all = load_file(self.folder / student["file"]), 0.0, True
+        for part in modality["parts"] or [name]:
+            t = {k: tensors[f"{part}.{k}"] for k in ("weight", "bias", "mean", "scale")}
+            x = (generic[part] - t["mean"]) / t["scale"]
+            lacking = np.isnan(x).any(axis=1, keepdims=True)
+            x = unit(x) if student.get("input_normalised") else x
+            y = x @ t["weight"].T + t["bias"]
+            y = np.where(y < 0, student["negative_slope"] * y, y)
+            total, lacks_all = total + np.where(lacking, 0, y), lacks_all & lacking
+        return np.where(lacks_all, np.nan, unit(total) if student["normalised"] else total)
+
+
+def unit(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+if __name__ == "__main__":
+    opened = SecondReader(sys.argv[1])
+    print(opened.manifest["name"], *((name, opened.rows(name).shape) for name in opened.modalities))

@@ -1,0 +1,72 @@
+"""The format's description against the program: a reader of its own finds the same."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.format.second_reader import SecondReader
+from sgfd.dataset import load_dataset
+from sgfd.distill import InteractionMetricSettings, RawSettings, SGFDSettings, distill
+from sgfd.featureset import KINDS, load
+
+SETTINGS = {
+    "sgfd": SGFDSettings(dimension=16, epochs=2),
+    "interaction-metric": InteractionMetricSettings(dimension=30),
+    "raw": RawSettings(),
+}
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def both(request, tmp_path_factory):
+    """A set with every kind of encoding, opened by us and by the second reader."""
+    target = tmp_path_factory.mktemp("sets") / request.param
+    settings = SETTINGS[request.param]
+    distill(load_dataset("sample"), target, settings, threads=1, compress=KINDS, neighbours=3)
+    return load(target), SecondReader(target)
+
+
+def test_it_finds_the_same_items_and_rows(both):
+    ours, second = both
+    assert second.ids == list(ours.item_ids)
+    assert second.labels == list(ours.labels)
+    assert list(second.modalities) == list(ours.modalities)
+    assert len(second.modalities) >= 6
+    for name, rows in ours.modalities.items():
+        assert rows.dtype == second.rows(name).dtype == np.float32
+        np.testing.assert_allclose(second.rows(name), np.asarray(rows), rtol=1e-6)
+    assert np.isnan(second.rows("image")).any()
+
+
+def test_its_student_gives_the_stored_rows(both):
+    ours, second = both
+    if ours.manifest.student is None:
+        pytest.skip("no student: `raw` makes none")
+    generic = {
+        name: feature.values for name, feature in load_dataset("sample").catalog.features.items()
+    }
+    for modality in ours.manifest.plain:
+        made = second.embed(modality.name, generic)
+        np.testing.assert_allclose(made, ours.modalities[modality.name], rtol=1e-4, atol=1e-5)
+
+
+def test_it_sees_a_flipped_bit(both, tmp_path):
+    copy = shutil.copytree(both[0].path, tmp_path / "copy")
+    file = copy / "image.npy"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(AssertionError, match=r"image\.npy was changed"):
+        SecondReader(copy)
+
+
+def test_it_runs_without_our_package(both):
+    script = Path(__file__).with_name("second_reader.py")
+    assert "sgfd" not in script.read_text()
+    done = subprocess.run(
+        [sys.executable, "-I", script, both[0].path], capture_output=True, text=True, check=True
+    )
+    assert both[0].manifest.name in done.stdout
