@@ -68,4 +68,5 @@ def unit(rows):
 
 if __name__ == "__main__":
     opened = SecondReader(sys.argv[1])
-    print(opened.manifest["name"], *((name, opened.rows(name).shape) for name in opened.modalities))
+    shapes = {name: opened.rows(name).shape for name in opened.modalities}
+    sys.stdout.write(f"{opened.manifest['name']}: {shapes}\n")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.format.second_reader import SecondReader
 from sgfd.dataset import load_dataset
 from sgfd.distill import InteractionMetricSettings, RawSettings, SGFDSettings, distill
 from sgfd.featureset import KINDS, load
+from tests.format.second_reader import SecondReader
 
 SETTINGS = {
     "sgfd": SGFDSettings(dimension=16, epochs=2),
