@@ -6,7 +6,7 @@ FOLDERS := commands dataset featureset jobs distill recommenders
 # One test process a core, each with cores of its own (tests/conftest.py).
 AT_ONCE := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-slow coverage lint fmt type bench docs clean
+.PHONY: demo test test-slow fuzz coverage lint fmt type bench docs clean
 
 # The environment is made again only when what goes into it changes.
 .venv/.dependencies: pyproject.toml constraints.txt
@@ -34,6 +34,10 @@ coverage: .venv/.links
 
 test-slow: .venv/.links
 	$(BIN)/python -m pytest -m slow
+
+# Mangled feature sets for ten minutes; each is refused in one line, or read.
+fuzz: .venv/.links
+	$(BIN)/python -W ignore tests/featureset/fuzz.py --seconds 600
 
 lint: .venv/.links
 	$(BIN)/ruff check .

@@ -347,7 +347,9 @@ def _check_size(folder: Path, name: str, expected: int) -> None:
 
 def _read_table(path: Path, columns: list[str]) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, partitioning=None).select(columns)
+        table = pq.read_table(path, columns=columns, partitioning=None).select(columns)
+        table.validate(full=True)  # a string may be no UTF-8
+        return table
     except (pa.ArrowException, OSError, KeyError) as error:
         raise FeatureSetError(path, f"can't be read ({error})", _MAKE_AGAIN) from None
 

@@ -56,6 +56,12 @@ def save_twice(path):
     pq.write_table(table.set_column(0, "item_id", ids), path)
 
 
+def save_latin_1(path):
+    table = pq.read_table(path)
+    ids = pa.array([b"a", b"b", b"\xe7", b"d", b"e"]).view(pa.string())
+    pq.write_table(table.set_column(0, "item_id", ids), path)
+
+
 HOSTILE = {
     "no folder": (lambda f: f.rename(f.with_name("gone")), "there is no such folder"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "it has no manifest.json"),
@@ -86,6 +92,10 @@ HOSTILE = {
         "image is a sum of image, itself one",
     ),
     "ids twice": (lambda f: replace(f, "features.parquet", save_twice), "ids are not unique"),
+    "ids that are no UTF-8": (
+        lambda f: replace(f, "features.parquet", save_latin_1),
+        "can't be read (",
+    ),
     "no Parquet": (
         lambda f: replace(f, "features.parquet", lambda p: p.write_bytes(b"PAR1")),
         "can't be read",
