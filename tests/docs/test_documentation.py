@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,21 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
+REMEMBERED = ("import ", "from ", "rng = ", "folder = ", "items = ")  # for the blocks that follow
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def quick(arguments):
+    """Arguments as a user types them; a short training will do here."""
+    if arguments[1] == "compare":
+        names = arguments[arguments.index("--backbones") + 1].split(",")
+        trained = [name for name in names if name not in ("content", "graphfilter", "popular")]
+        return [*arguments, *(x for name in trained for x in ("--set", f"{name}.epochs=2"))]
+    return [*arguments, "--set", "epochs=3"] if "--backbone" in arguments else arguments
 
 
 def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_path):
@@ -23,16 +37,35 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
     ]
     assert len(shell) == 14
     for arguments in shell:
-        if "--backbone" in arguments:  # shown as a user types it; here a short run will do
-            arguments += ["--set", "epochs=3"]
-        if arguments[1] == "compare":
-            arguments += ["--set", "bpr.epochs=2", "--set", "vbpr.epochs=2"]
-        done = run_in(tmp_path, *arguments[1:])
+        done = run_in(tmp_path, *quick(arguments)[1:])
         assert done.code == 0, (arguments, done.err)
     for code in blocks("python"):
         short = code.replace('"bm3", features)', '"popular", features)')
         done = run_in(tmp_path, code=short)
         assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs_from_top_to_bottom(run_in, all_cores, tmp_path, tutorial):
+    """The Python blocks share their names, as in one sitting."""
+    text = tutorial.read_text()
+    written: list[str] = []
+    for language, block in re.findall(r"```(python|console)\n(.*?)```", text, flags=re.DOTALL):
+        if language == "python":
+            block = block.replace('"vbpr", features)', '"popular", features)')
+            done = run_in(tmp_path, code="\n".join([*written, block]))
+            assert done.code == 0, done.err
+            written += [line for line in block.splitlines() if line.startswith(REMEMBERED)]
+            continue
+        for line in block.splitlines():
+            arguments = shlex.split(line.removeprefix("$ "))
+            if arguments[0] != "pipeline":
+                subprocess.run(arguments, cwd=tmp_path, check=True)
+                continue
+            done = run_in(tmp_path, *quick(arguments)[1:])
+            assert done.code == 0, (arguments, done.err)
+    assert "$ pipeline" in text
+    assert text.count("```python") >= 1
 
 
 @pytest.mark.parametrize(

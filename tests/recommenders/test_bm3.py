@@ -46,6 +46,12 @@ def dense_loss(model, inputs, graph, batch, settings):
         parts[f"{name} masking"] = weight * sum(
             1 - cos(p(content[i]), content[i].detach()) for i in present
         )
+        if settings.item_weight:
+            parts[f"{name} item"] = (
+                settings.item_weight
+                * sum(1 - cos(p(items[i]), content[i].detach()) for i in present)
+                / len(present)
+            )
     return parts
 
 
@@ -54,9 +60,11 @@ def batch(small_inputs):
     return Batch(small_inputs.users[:20], small_inputs.items[:20], torch.empty(20, 0).long())
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_loss_and_gradients_are_those_of_the_formulas(small_inputs, dense_graph, batch, layers):
-    settings = BM3Settings(embedding_dim=6, layers=layers, dropout=0.0)
+@pytest.mark.parametrize(("layers", "item_weight"), [(1, 0.0), (1, 0.3), (2, 0.0), (3, 0.3)])
+def test_loss_and_gradients_are_those_of_the_formulas(
+    small_inputs, dense_graph, batch, layers, item_weight
+):
+    settings = BM3Settings(embedding_dim=6, layers=layers, dropout=0.0, item_weight=item_weight)
     model = BM3(small_inputs, settings)
     got = model.loss(batch)
     expected = dense_loss(model, small_inputs, dense_graph, batch, settings)
@@ -68,6 +76,15 @@ def test_loss_and_gradients_are_those_of_the_formulas(small_inputs, dense_graph,
     theirs = torch.autograd.grad(sum(expected.values()), parameters)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("item_weight", [0.0, 0.3])
+def test_items_learn_from_their_content_where_they_are_let(small_inputs, batch, item_weight):
+    model = BM3(small_inputs, BM3Settings(embedding_dim=6, item_weight=item_weight))
+    content = [loss for name, loss in model.loss(batch).items() if name.split()[0] == "image"]
+    assert len(content) == 2 + bool(item_weight)
+    (gradient,) = torch.autograd.grad(sum(content), [model.items.weight], allow_unused=True)
+    assert (gradient is not None and bool(gradient.any())) == bool(item_weight)
 
 
 def test_score_is_the_product_of_predicted_vectors(small_inputs):
