@@ -30,9 +30,12 @@ from sgfd.featureset.manifest import (
     now,
 )
 from sgfd.featureset.neighbours import CosineRows, nearest
-from sgfd.featureset.publish import publish_folder, write_file
+from sgfd.featureset.publish import lock_folder, publish_folder, try_lock, write_file
 from sgfd.featureset.reading import Alignment, FeatureSet, load
+from sgfd.featureset.sharing import Shared, pull, push
+from sgfd.featureset.signature import check_signature, sign
 from sgfd.featureset.verification import changed_files, verify
+from sgfd.featureset.versions import find, read_latest, version_of, versioned
 from sgfd.featureset.writing import FeatureSetWriter
 
 __all__ = [
@@ -60,13 +63,24 @@ __all__ = [
     "Neighbours",
     "Producer",
     "Rows",
+    "Shared",
     "Student",
     "changed_files",
+    "check_signature",
     "compression_loss",
+    "find",
     "load",
+    "lock_folder",
     "nearest",
     "now",
     "publish_folder",
+    "pull",
+    "push",
+    "read_latest",
+    "sign",
+    "try_lock",
     "verify",
+    "version_of",
+    "versioned",
     "write_file",
 ]

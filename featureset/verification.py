@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from sgfd.featureset.compression import BLOCK_VALUES, CompressedRows
 from sgfd.featureset.errors import FeatureSetError
-from sgfd.featureset.manifest import MANIFEST, TABLE, Modality
+from sgfd.featureset.manifest import MANIFEST, SIGNATURE, TABLE, Modality
 from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.reading import FeatureSet, load
 
@@ -60,7 +60,7 @@ def changed_files(opened: FeatureSet) -> list[str]:
 
 
 def _check_stray_files(opened: FeatureSet) -> list[str]:
-    known = {MANIFEST, *opened.manifest.files}
+    known = {MANIFEST, SIGNATURE, *opened.manifest.files}
     return [
         f"{entry}: is not in the manifest; remove it"
         for entry in sorted(opened.path.iterdir())
