@@ -21,7 +21,7 @@ from sgfd.featureset.compression import CompressedRows, Rows, open_compressed, p
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
-from sgfd.featureset.versions import find
+from sgfd.featureset.versions import find, version_of
 
 _MAKE_AGAIN = "get it again from whoever made it"
 
@@ -64,6 +64,12 @@ class FeatureSet:
     @property
     def n_items(self) -> int:
         return self.manifest.dataset.n_items
+
+    @property
+    def label(self) -> str:
+        """Its name; of a published version, with the version."""
+        is_version = self.path.name.endswith(f"@{version_of(self.manifest_sha256)}")
+        return self.path.name if is_version else self.manifest.name
 
     @cached_property
     def item_ids(self) -> NDArray[np.object_]:

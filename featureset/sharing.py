@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import MANIFEST, SIGNATURE, FileRecord, Manifest
-from sgfd.featureset.publish import lock_folder, publish_folder
+from sgfd.featureset.publish import lock_folder, publish_folder, write_file
 from sgfd.featureset.reading import FeatureSet, parse_manifest
 from sgfd.featureset.signature import SIGNATURE_BYTES, check_signature
 from sgfd.featureset.verification import changed_files, verify
@@ -432,7 +432,9 @@ class _Content:
         content = folder.read_or_none(MANIFEST, MANIFEST_BYTES)
         if content is None:
             raise FeatureSetError(
-                folder.shown, f"is no feature set: it has no {MANIFEST}", "check the address"
+                folder.shown,
+                f"is no feature set: it has no {MANIFEST}",
+                "check the address and your rights",
             )
         manifest = parse_manifest(folder.at(MANIFEST), content)
         return cls(content, manifest, folder.read_or_none(SIGNATURE, SIGNATURE_BYTES))
@@ -454,6 +456,8 @@ def _land(source: _Folder, content: _Content, target: Path, label: str, progress
     try:
         if target.exists():
             _check_same(target, content)
+            if content.signature is not None:  # it may have been signed since
+                write_file(target / SIGNATURE, content.signature)
             shutil.rmtree(partial)
             return False
         result = partial / "result"
@@ -570,7 +574,7 @@ def _place(url: str) -> _Place:
     if "::" in url or (protocol in _HTTP and ("?" in url or "#" in url)):
         raise FeatureSetError(shown, "is no plain address", "write PROTOCOL://PLACE/NAME")
     try:
-        fs, path = fsspec.url_to_fs(path)
+        fs, path = fsspec.url_to_fs(path, **_patience(protocol))
     except ImportError:
         needed = _NEEDED.get(protocol, f"the package that fsspec needs for {protocol}")
         raise FeatureSetError(
@@ -588,6 +592,15 @@ def _place(url: str) -> _Place:
         raise FeatureSetError(shown, f"{name!r} is no name of a feature set", "choose another")
     shown_parent = shown.rstrip("/").rpartition("/")[0] if root is None else str(root)
     return _Place(protocol, fs, parent, shown_parent, name, version, root)
+
+
+def _patience(protocol: str) -> dict[str, Any]:
+    """How long a web server may keep silent; a transfer as a whole may take any time."""
+    if protocol not in _HTTP:
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(None, sock_connect=30, sock_read=60)}}
 
 
 def _refuse_twin(place: _Place) -> None:

@@ -44,6 +44,13 @@ def sign(opened: FeatureSet, key: Path) -> Path:
     return target
 
 
+def check_signature_of(opened: FeatureSet, key: Path) -> None:
+    """Whether a set was signed, as `check_signature`."""
+    place = opened.path / SIGNATURE
+    signature = place.read_bytes() if place.is_file() else None
+    check_signature(place, (opened.path / MANIFEST).read_bytes(), signature, key)
+
+
 def check_signature(where: str | Path, manifest: bytes, signature: bytes | None, key: Path) -> None:
     """Whether a manifest was signed with the private part of a key.
 

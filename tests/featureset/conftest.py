@@ -49,6 +49,8 @@ def make_feature_set(target: Path, seed: int = 0, overwrite: bool = False) -> di
     values = {
         name: rng.normal(size=(len(IDS), d)).astype(np.float32) for name, d in DIMENSIONS.items()
     }
+    for rows in values.values():
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     values["image"][2] = np.nan
     manifest = Manifest(
         name=target.name,
