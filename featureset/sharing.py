@@ -350,6 +350,8 @@ class _Folder:
                 while block := stream.read(BLOCK_BYTES):
                     yield start, block
                     start += len(block)
+        except FeatureSetError:
+            raise
         except Exception as error:  # whatever a library raises when a connection breaks
             raise _BrokenOffError(_reason(error)) from None
 
@@ -365,6 +367,11 @@ class _Folder:
             with self.fs.open(path, "rb", block_size=0, size=1, headers=headers) as file:
                 yield file, offset if file.r.status == 206 else 0
             return
+        folder = Path(self.path)
+        if self.protocol == "file" and (folder / name).resolve().parent != folder.resolve():
+            raise FeatureSetError(
+                self.at(name), "is a link that leads out of the folder", "put the file itself there"
+            )
         with self.fs.open(path, "rb", block_size=READ_AHEAD) as file:
             file.seek(offset)
             yield file, offset
@@ -567,6 +574,7 @@ def _place(url: str) -> _Place:
     import fsspec
 
     protocol = url.partition("://")[0].lower() if "://" in url else "file"
+    protocol = "file" if protocol == "local" else protocol
     path, root, shown = url, None, _without_secrets(url)
     if protocol == "file":
         folder = Path(url.partition("://")[2] if "://" in url else url)

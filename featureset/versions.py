@@ -117,11 +117,12 @@ def move_latest(root: Path, name: str, expected: str | None, manifest_sha256: st
     Raises:
         FeatureSetError: another one was made the latest meanwhile.
     """
-    with _held(root / f".{name}@{LATEST}.partial"):
+    with _held(root / f".{name}@{LATEST}.partial") as held:
         if (newest := read_latest(root, name)) not in (expected, manifest_sha256):
             raise moved_meanwhile(root / name, newest, manifest_sha256)
         if newest != manifest_sha256:
-            write_file(root / f"{name}@{LATEST}", f"{manifest_sha256}\n".encode())
+            write_file(held / LATEST, f"{manifest_sha256}\n".encode())
+            (held / LATEST).replace(root / f"{name}@{LATEST}")
 
 
 def moved_meanwhile(where: str | Path, newest: str | None, manifest_sha256: str) -> FeatureSetError:
@@ -136,15 +137,15 @@ def moved_meanwhile(where: str | Path, newest: str | None, manifest_sha256: str)
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a lock for the moment that it takes to compare and write."""
+def _held(folder: Path) -> Iterator[Path]:
+    """Hold a folder for the moment that it takes to compare and write; then it is gone."""
     end = time.monotonic() + _LOCK_SECONDS
     while (lock := lock_folder(folder)) is None:
         if time.monotonic() > end:
             raise FeatureSetError(folder, "is held by another process", "end it, and try again")
         time.sleep(0.01)
     try:
-        yield
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
