@@ -308,17 +308,23 @@ def load(path: str | Path) -> FeatureSet:
 
 def _load_folder(path: Path) -> FeatureSet:
     while True:
-        before = _read_manifest(path)
+        before = _state(path)
         try:
             opened, error = FeatureSet(path), None
         except FeatureSetError as failure:
             opened, error = None, failure
-        if _read_manifest(path) != before:
+        if _state(path) != before:
             continue  # another set was put in its place meanwhile: look at that one
         if opened is None:
             assert error is not None
             raise error
         return opened
+
+
+def _state(path: Path) -> tuple[bytes, int, int]:
+    """What changes when another set is put in a folder's place, be its manifest the same."""
+    content, folder = _read_manifest(path), path.stat()
+    return content, folder.st_ino, folder.st_ctime_ns
 
 
 def _read_manifest(path: Path) -> bytes:

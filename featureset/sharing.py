@@ -583,6 +583,8 @@ def _place(url: str) -> _Place:
         raise FeatureSetError(shown, "is no plain address", "write PROTOCOL://PLACE/NAME")
     try:
         fs, path = fsspec.url_to_fs(path, **_patience(protocol))
+        if root is None and "file" in fs.protocol:  # x:// is a drive to fsspec
+            raise ValueError(f"protocol not known: {protocol}")
     except ImportError:
         needed = _NEEDED.get(protocol, f"the package that fsspec needs for {protocol}")
         raise FeatureSetError(

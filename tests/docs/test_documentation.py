@@ -21,7 +21,7 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 14
+    assert len(shell) == 21
     for arguments in shell:
         if "--backbone" in arguments:  # shown as a user types it; here a short run will do
             arguments += ["--set", "epochs=3"]
@@ -47,6 +47,13 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         "compare",
         "data check",
         "features verify",
+        "features publish",
+        "features list",
+        "features push",
+        "features pull",
+        "features diff",
+        "features lineage",
+        "features sign",
         "features embed",
         "features export-onnx",
     ],
