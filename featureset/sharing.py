@@ -50,8 +50,8 @@ TRIES = 3  # that brought nothing new, before a transfer is given up
 
 _HTTP = ("http", "https")
 _S3 = ("s3", "s3a")
-_OBJECT_STORES = (*_S3, "gs", "gcs", "abfs", "abfss", "az", "adl", "hf")  # they know no folders
-_NEEDED = {"http": "'sgfd[share]'", "https": "'sgfd[share]'", "s3": "'sgfd[share]'"}
+_HUB = "hf"  # whose versions are its own revisions: NAME@REVISION
+_OBJECT_STORES = (*_S3, "gs", "gcs", "abfs", "abfss", "az", "adl", _HUB)  # they know no folders
 
 Advance = Callable[[int], None]
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
@@ -115,8 +115,9 @@ def push(
     for problem in verify(opened.path):
         raise FeatureSetError(opened.path, f"is not sound ({problem})", "push a sound one")
     digest = opened.manifest_sha256
-    plain = plain or place.protocol == "hf"  # whose versions are its own revisions
-    _refuse_twin(place)
+    plain = plain or place.protocol == _HUB
+    if place.protocol != _HUB:  # whose names are its own affair
+        _refuse_twin(place)
     before = None if plain else place.latest()
     folder = place.folder(place.name if plain else versioned(place.name, digest))
     if place.root is None:
@@ -159,7 +160,7 @@ def pull(
     place = _place(url)
     name = name or place.name
     wanted = place.version
-    if wanted in (None, LATEST) and place.protocol != "hf":
+    if wanted in (None, LATEST) and place.protocol != _HUB:
         newest = place.latest().digest
         if newest is None and wanted == LATEST:
             raise FeatureSetError(place.shown, "has no latest version", "check the address")
@@ -586,7 +587,8 @@ def _place(url: str) -> _Place:
         if root is None and "file" in fs.protocol:  # x:// is a drive to fsspec
             raise ValueError(f"protocol not known: {protocol}")
     except ImportError:
-        needed = _NEEDED.get(protocol, f"the package that fsspec needs for {protocol}")
+        tested = protocol in (*_HTTP, *_S3)
+        needed = "'sgfd[share]'" if tested else f"the package that fsspec needs for {protocol}"
         raise FeatureSetError(
             shown, f"{protocol} needs another package", f"pip install {needed}"
         ) from None
@@ -597,7 +599,7 @@ def _place(url: str) -> _Place:
     parent, _, last = str(path).rstrip("/").rpartition("/")
     if not parent or parent.endswith("/"):
         raise FeatureSetError(shown, "names no feature set", "write the place and then /NAME")
-    name, version = (last.partition("@")[0], None) if protocol == "hf" else split_version(last)
+    name, version = (last.partition("@")[0], None) if protocol == _HUB else split_version(last)
     if not name or name.startswith(".") or not name.isprintable():
         raise FeatureSetError(shown, f"{name!r} is no name of a feature set", "choose another")
     shown_parent = shown.rstrip("/").rpartition("/")[0] if root is None else str(root)

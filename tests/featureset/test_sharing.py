@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgfd.featureset import FeatureSetError, load, pull, push, verify
+from sgfd.featureset import FeatureSetError, load, pull, push, sharing, verify
 from sgfd.featureset.sharing import in_silence
 
 
@@ -82,6 +82,24 @@ def test_the_second_of_two_writers_is_told_and_nothing_is_mixed(sets, place, tmp
     assert content(Path(mine.where)) == content(sets[0].path)
     assert push(sets[0], place).latest  # he may still have it his way
     assert pull(place, root).manifest_sha256 == sets[0].manifest_sha256
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_store_swaps_only_what_was_compared(sets, bucket, monkeypatch, there):
+    """The other writer's word comes after the comparison, right before ours is sent."""
+    if there:
+        push(sets[0], bucket.url)
+    place = sharing._place(bucket.url)
+    before, send = place.latest(), place.fs.pipe_file
+
+    def late(path, data, **condition):
+        bucket.write("sets/office@latest", b"f" * 64)
+        return send(path, data, **condition)
+
+    monkeypatch.setattr(place.fs, "pipe_file", late)
+    with pytest.raises(FeatureSetError, match="was moved to ffffffffffffffff by another writer"):
+        place.move_latest(before, sets[1].manifest_sha256)
+    assert bucket.read("sets/office@latest") == b"f" * 64
 
 
 def test_a_plain_set_is_never_replaced(sets, place, tmp_path):
