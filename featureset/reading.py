@@ -308,12 +308,12 @@ def load(path: str | Path) -> FeatureSet:
 
 def _load_folder(path: Path) -> FeatureSet:
     while True:
-        before = _state(path)
+        before = folder_state(path)
         try:
             opened, error = FeatureSet(path), None
         except FeatureSetError as failure:
             opened, error = None, failure
-        if _state(path) != before:
+        if folder_state(path) != before:
             continue  # another set was put in its place meanwhile: look at that one
         if opened is None:
             assert error is not None
@@ -321,7 +321,7 @@ def _load_folder(path: Path) -> FeatureSet:
         return opened
 
 
-def _state(path: Path) -> tuple[bytes, int, int]:
+def folder_state(path: Path) -> tuple[bytes, int, int]:
     """What changes when another set is put in a folder's place, be its manifest the same."""
     content, folder = _read_manifest(path), path.stat()
     return content, folder.st_ino, folder.st_ctime_ns

@@ -16,6 +16,7 @@ fsspec does the talking: whatever it knows can be pulled from, and pushed to if 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from urllib.parse import urlsplit
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import MANIFEST, SIGNATURE, FileRecord, Manifest
 from sgfd.featureset.publish import lock_folder, publish_folder, write_file
-from sgfd.featureset.reading import FeatureSet, parse_manifest
+from sgfd.featureset.reading import FeatureSet, folder_state, parse_manifest
 from sgfd.featureset.signature import SIGNATURE_BYTES, check_signature
 from sgfd.featureset.verification import changed_files, verify
 from sgfd.featureset.versions import (
@@ -52,6 +53,7 @@ _HTTP = ("http", "https")
 _S3 = ("s3", "s3a")
 _HUB = "hf"  # whose versions are its own revisions: NAME@REVISION
 _OBJECT_STORES = (*_S3, "gs", "gcs", "abfs", "abfss", "az", "adl", _HUB)  # they know no folders
+_CREDENTIALS = re.compile(r"//[^/\s@]*@")
 
 Advance = Callable[[int], None]
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
@@ -179,6 +181,7 @@ def pull(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(root, error) from None
+    _refuse_twin(_place(str(root / name)))
     before = read_latest(root, name)
     target = root / versioned(name, content.digest)
     new = _land(folder, content, target, "pulling", progress)
@@ -210,11 +213,11 @@ class _Place:
 
     @property
     def shown(self) -> str:
-        return f"{self.shown_parent}/{self.name}"
+        return self.folder(self.name).shown
 
     def folder(self, name: str) -> "_Folder":
-        shown, path = f"{self.shown_parent}/{name}", f"{self.parent}/{name}"
-        return _Folder(self.protocol, self.fs, path, shown)
+        shown = f"{self.shown_parent}/{name}" if self.root is None else str(self.root / name)
+        return _Folder(self.protocol, self.fs, f"{self.parent}/{name}", shown)
 
     def names(self) -> list[str]:
         """What lies beside it."""
@@ -392,8 +395,8 @@ class _Folder:
                 digest.update(block)
         return digest.hexdigest() == record.sha256
 
-    def put(self, file: Path, name: str, replace: bool) -> None:
-        """Upload a file.
+    def put(self, name: str, source: Path | bytes, replace: bool) -> None:
+        """Upload a file, or what is to be in it.
 
         Raises:
             FeatureSetError: it can't be, another writer's is there and may not be replaced, or the
@@ -404,14 +407,19 @@ class _Folder:
             try:
                 if self.protocol not in _OBJECT_STORES:
                     self.fs.makedirs(self.path, exist_ok=True)
-                self.fs.put_file(str(file), f"{self.path}/{name}", **only_new)
+                path = f"{self.path}/{name}"
+                if isinstance(source, bytes):
+                    self.fs.pipe_file(path, source, **only_new)
+                else:
+                    self.fs.put_file(str(source), path, **only_new)
             except FileExistsError:
                 raise _taken(self) from None
         size = (self.info(name) or {}).get("size")
-        if size != file.stat().st_size:
+        sent = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if size != sent:
             raise FeatureSetError(
                 self.at(name),
-                f"has {size} bytes after {file.stat().st_size} were written",
+                f"has {size} bytes after {sent} were written",
                 "run the command again, or choose another place",
             )
 
@@ -432,7 +440,7 @@ class _Content:
     def of(cls, opened: FeatureSet) -> "_Content":
         content = cls.fetch(_Folder.local(opened.path))
         if content.digest != opened.manifest_sha256:
-            raise FeatureSetError(opened.path, "was replaced meanwhile", "run the command again")
+            raise _replaced(opened)
         return content
 
     @classmethod
@@ -534,7 +542,7 @@ def _receive_whole(
 
 def _upload(opened: FeatureSet, folder: _Folder, plain: bool, progress: Progress) -> bool:
     """Put a set's files at a place, the manifest last; false if it was there already."""
-    content = _Content.of(opened)
+    content, state = _Content.of(opened), folder_state(opened.path)
     there = folder.read_or_none(MANIFEST, MANIFEST_BYTES)
     if there not in (None, content.manifest_bytes):
         raise _taken(folder)
@@ -545,13 +553,15 @@ def _upload(opened: FeatureSet, folder: _Folder, plain: bool, progress: Progress
             if held is False and plain and there is None:
                 raise _taken(folder)
             if not held:
-                folder.put(opened.path / name, name, replace=not plain)
+                folder.put(name, opened.path / name, replace=not plain)
             advance(record.bytes)
+    if folder_state(opened.path) != state:
+        raise _replaced(opened)  # the files may be of two sets, and get no manifest
     signature = content.signature
-    if signature not in (None, folder.read_or_none(SIGNATURE, SIGNATURE_BYTES)):
-        folder.put(opened.path / SIGNATURE, SIGNATURE, replace=True)
+    if signature is not None and signature != folder.read_or_none(SIGNATURE, SIGNATURE_BYTES):
+        folder.put(SIGNATURE, signature, replace=True)
     if there is None:
-        folder.put(opened.path / MANIFEST, MANIFEST, replace=not plain)
+        folder.put(MANIFEST, content.manifest_bytes, replace=not plain)
     return there is None
 
 
@@ -579,6 +589,7 @@ def _place(url: str) -> _Place:
     path, root, shown = url, None, _without_secrets(url)
     if protocol == "file":
         folder = Path(url.partition("://")[2] if "://" in url else url)
+        folder = folder if folder.name not in ("", "..") else folder.resolve()
         path, root = str(folder.absolute()), folder.parent
     if "::" in url or (protocol in _HTTP and ("?" in url or "#" in url)):
         raise FeatureSetError(shown, "is no plain address", "write PROTOCOL://PLACE/NAME")
@@ -649,8 +660,12 @@ def _talking(where: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = _CREDENTIALS.sub("//", " ".join(str(error).split()))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _replaced(opened: FeatureSet) -> FeatureSetError:
+    return FeatureSetError(opened.path, "was replaced meanwhile", "run the command again")
 
 
 def _taken(folder: _Folder) -> FeatureSetError:

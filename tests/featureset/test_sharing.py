@@ -113,10 +113,29 @@ def test_a_plain_set_is_never_replaced(sets, place, tmp_path):
     assert load(tmp_path / "artifacts" / "office@latest").path == Path(got.where)
 
 
-def test_a_name_that_differs_in_case_alone_is_refused(sets, place):
+def test_a_name_that_differs_in_case_alone_is_refused(sets, place, tmp_path):
     push(sets[0], place)
     with pytest.raises(FeatureSetError, match="office is there, which differs in case alone"):
         push(sets[0], place.replace("office", "Office"))
+    pull(place, tmp_path / "artifacts")
+    with pytest.raises(FeatureSetError, match="office is there, which differs in case alone"):
+        pull(place, tmp_path / "artifacts", name="OFFICE")
+
+
+def test_a_set_that_is_replaced_under_a_push_is_not_published(sets, place, make, tmp_path):
+    push(sets[1], place)
+
+    def meanwhile(total, label):
+        make(sets[0].path, 5, overwrite=True)
+        return in_silence(total, label)
+
+    before = sets[0].manifest_sha256
+    with pytest.raises(FeatureSetError, match=r"was replaced meanwhile|was changed on the way"):
+        push(sets[0], place, progress=meanwhile)
+    root = tmp_path / "artifacts"
+    assert pull(place, root).manifest_sha256 == sets[1].manifest_sha256
+    with pytest.raises(FeatureSetError, match=r"has no manifest.json"):
+        pull(f"{place}@{before}", root)
 
 
 def test_a_signature_that_came_later_is_pushed_and_pulled(sets, place, tmp_path):
@@ -368,10 +387,16 @@ def test_a_bad_address_is_refused_in_one_line(sets, tmp_path, monkeypatch, url):
     assert "secret" not in str(error.value)
 
 
-def test_a_password_in_an_address_is_not_repeated(tmp_path):
+@pytest.mark.parametrize("there", ["nothing", "a part", "no server"])
+def test_a_password_in_an_address_is_not_repeated(sets, web, tmp_path, there):
+    address = web.address.replace("//", "//me:secret@")
+    if there == "a part":
+        (web.folder / served(web, sets[0]) / "image.npy").unlink()
+    if there == "no server":
+        address = "http://me:secret@127.0.0.1:9"
     with pytest.raises(FeatureSetError) as error:
-        pull("http://me:secret@127.0.0.1:9/sets/office", tmp_path)
-    assert "127.0.0.1:9/sets" in str(error.value)
+        pull(f"{address}/files/office", tmp_path)
+    assert "127.0.0.1:" in str(error.value)
     assert "secret" not in str(error.value)
 
 
@@ -380,6 +405,14 @@ def test_a_set_that_is_not_sound_is_not_pushed(sets, tmp_path):
     with pytest.raises(FeatureSetError, match="is not sound"):
         push(sets[0], str(tmp_path / "office"))
     assert not list(tmp_path.glob("office*"))
+
+
+def test_the_present_folder_is_a_place_too(sets, tmp_path, monkeypatch):
+    monkeypatch.chdir(sets[0].path)
+    done = pull(".", tmp_path / "artifacts")
+    assert done.name == "office"
+    monkeypatch.chdir(tmp_path)
+    assert push(sets[0], "office").where == f"office@{done.version}"
 
 
 def test_two_pulls_at_once_do_not_mix(sets, tmp_path):
