@@ -67,10 +67,11 @@ def push(features: str, url: str, plain: bool, artifacts_root: Path, as_json: bo
     sgfd[share].
     """
     from sgfd import featureset
-    from sgfd.jobs import progress
+    from sgfd.jobs import progress, room_in
 
     opened = open_features(features, artifacts_root)
-    done = featureset.push(opened, url, plain=plain, progress=progress)
+    with room_in(Path(url)):
+        done = featureset.push(opened, url, plain=plain, progress=progress)
     present(done.to_json(), as_json, lambda: _print_shared(done))
 
 

@@ -376,6 +376,7 @@ class _Folder:
             raise FeatureSetError(
                 self.at(name), "is a link that leads out of the folder", "put the file itself there"
             )
+        self.fs.invalidate_cache()  # what was known of it may be of an earlier one
         with self.fs.open(path, "rb", block_size=READ_AHEAD) as file:
             file.seek(offset)
             yield file, offset
@@ -479,9 +480,9 @@ def _land(source: _Folder, content: _Content, target: Path, label: str, progress
         result = partial / "result"
         result.mkdir(exist_ok=True)
         _receive_all(source, content.manifest, result, label, progress)
-        (result / MANIFEST).write_bytes(content.manifest_bytes)
+        write_file(result / MANIFEST, content.manifest_bytes)
         if content.signature is not None:
-            (result / SIGNATURE).write_bytes(content.signature)
+            write_file(result / SIGNATURE, content.signature)
         known = {MANIFEST, SIGNATURE, *content.manifest.files}
         for entry in result.iterdir():
             if entry.name not in known:  # of another set, whose push was given up

@@ -611,6 +611,19 @@ main()
 """
 
 
+def test_a_pull_that_was_killed_right_before_its_end_goes_on(sets, start_in, tmp_path):
+    """All files are there, and may not be written any more."""
+    root, left = tmp_path / "artifacts", partial_of(tmp_path / "artifacts", sets[0])
+    shutil.copytree(sets[0].path, left)
+    for path in left.iterdir():
+        path.chmod(0o444)
+    pull_it = ("features", "pull", sets[0].path, "--artifacts-root", root)
+    done = start_in(tmp_path, *pull_it, code=POWERLESS).wait()
+    assert done.code == 0, done.err
+    assert content(load(root / "office@latest").path) == content(sets[0].path)
+    assert no_left_overs(root)
+
+
 @pytest.mark.parametrize("act", ["push", "pull", "publish"])
 def test_a_folder_that_cannot_be_written_is_refused(sets, start_in, tmp_path, act):
     closed = tmp_path / "closed"
