@@ -349,6 +349,18 @@ def test_a_pull_goes_on_where_it_was(sets, web, tmp_path):
     assert content(root / version) == content(sets[0].path)
 
 
+def test_a_pull_from_a_store_goes_on_where_it_was(sets, bucket, tmp_path):
+    """What is there is not asked for again: the store's own beginning is spoilt meanwhile."""
+    version, root = push(sets[0], bucket.url).version, tmp_path / "artifacts"
+    left, whole = partial_of(root, sets[0]), content(sets[0].path)["features.parquet"]
+    left.mkdir(parents=True)
+    (left / "features.parquet").write_bytes(whole[:100])
+    bucket.write(f"sets/office@{version}/features.parquet", b"x" * 100 + whole[100:])
+    assert content(Path(pull(bucket.url, root).where)) == content(sets[0].path)
+    with pytest.raises(FeatureSetError, match="sha256 is not the manifest's"):
+        pull(bucket.url, tmp_path / "elsewhere")
+
+
 @pytest.mark.parametrize("how", ["files", "whole", "elsewhere"])
 def test_a_part_of_something_else_is_fetched_anew(sets, web, tmp_path, how):
     version, root = served(web, sets[0]), tmp_path / "artifacts"
