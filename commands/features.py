@@ -1,22 +1,70 @@
-"""`pipeline features`: look at feature sets, verify them, and embed new items by them."""
+"""`pipeline features`: look at feature sets, verify, compare and share them, embed new items."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sgfd.commands.inputs import features_path, load, open_features, plain_name, result_path
+from sgfd.commands.inputs import (
+    features_path,
+    load,
+    open_features,
+    plain_name,
+    result_path,
+    runs_made_with,
+)
 from sgfd.commands.options import (
     artifacts_root_option,
     data_root_option,
     json_option,
     overwrite_option,
+    runs_root_option,
+    signature_option,
 )
 from sgfd.commands.output import present, print_figures
+from sgfd.commands.sharing import publish, pull, push, sign
+
+if TYPE_CHECKING:
+    from sgfd.featureset import Difference
+
+SHOWN = 5  # items of a kind, in what people read
 
 
 @click.group()
 def features() -> None:
-    """Look at feature sets, verify them, and embed new items by them."""
+    """Look at feature sets, verify, compare and share them, and embed new items by them."""
+
+
+for command in (publish, push, pull, sign):
+    features.add_command(command)
+
+
+@features.command("list")
+@artifacts_root_option
+@json_option
+def features_list(artifacts_root: Path, as_json: bool) -> None:
+    """List the feature sets at hand, with their versions."""
+    from sgfd.featureset import inventory
+
+    entries, problems = inventory(artifacts_root)
+
+    published = {each.manifest_sha256 for each in entries if each.published}
+
+    def human() -> None:
+        for each in entries:
+            state = "latest" if each.latest else ""
+            if not each.published:
+                kept = each.manifest_sha256 in published
+                state = f"is {each.version}" if kept else "not published"
+            made = f"{each.manifest.method}, {each.manifest.dataset.n_items} items"
+            click.echo(
+                f"{each.path.name:<36}{made:<32}{each.manifest.created[:16]}  {state}".rstrip()
+            )
+        for problem in problems:
+            click.echo(problem, err=True)
+
+    result = {"sets": [each.to_json() for each in entries], "problems": problems}
+    present(result, as_json, human)
 
 
 @features.command("show")
@@ -25,10 +73,14 @@ def features() -> None:
 @json_option
 def features_show(features: str, artifacts_root: Path, as_json: bool) -> None:
     """Show a feature set's manifest: what it is, from what, how made, how good."""
-    manifest = open_features(features, artifacts_root).manifest
+    from sgfd.featureset import version_of
+
+    opened = open_features(features, artifacts_root)
+    manifest = opened.manifest
 
     def human() -> None:
         click.echo(f"name          {manifest.name}  ({manifest.method}, seed {manifest.seed})")
+        click.echo(f"version       {version_of(opened.manifest_sha256)}  {opened.path}")
         click.echo(f"created       {manifest.created} by {manifest.producer.name}")
         click.echo(f"dataset       {manifest.dataset.name}, {manifest.dataset.n_items} items")
         if (origin := manifest.derived_from) is not None:
@@ -52,29 +104,140 @@ def features_show(features: str, artifacts_root: Path, as_json: bool) -> None:
             click.echo(f"neighbours    {manifest.neighbours.k} an item, by {by}")
         print_figures(manifest.quality)
 
-    present(manifest.model_dump(mode="json"), as_json, human)
+    shown = {"manifest_sha256": opened.manifest_sha256, **manifest.model_dump(mode="json")}
+    present(shown, as_json, human)
 
 
 @features.command("verify")
 @click.argument("features")
+@click.option(
+    "--catalogue",
+    help="The data set that it was made from: the student must give its rows again.",
+)
+@signature_option
+@data_root_option
 @artifacts_root_option
 @json_option
-def features_verify(features: str, artifacts_root: Path, as_json: bool) -> int:
+def features_verify(
+    features: str,
+    catalogue: str | None,
+    key: Path | None,
+    data_root: Path | None,
+    artifacts_root: Path,
+    as_json: bool,
+) -> int:
     """Check a feature set's files against its manifest and each other. Exit code 2 if not whole."""
-    from sgfd.featureset import verify
+    from sgfd.featureset import FeatureSetError, check_signature_of, verify
 
     path = features_path(features, artifacts_root)
-    problems = verify(path)
+    problems = verify(path, _catalogue(catalogue, data_root) if catalogue else None)
+    if key is not None:
+        try:
+            check_signature_of(open_features(features, artifacts_root), key)
+        except FeatureSetError as error:
+            problems += [str(error)] if str(error) not in problems else []
 
     def human() -> None:
         for problem in problems:
             click.echo(problem, err=True)
-        click.echo(
-            f"{path}: " + (f"{len(problems)} problems" if problems else "whole and unchanged")
-        )
+        sound = "whole and unchanged" + (f", signed by a key of {key}" if key else "")
+        click.echo(f"{path}: " + (f"{len(problems)} problems" if problems else sound))
 
     present({"artifact": str(path), "problems": problems}, as_json, human)
     return 2 if problems else 0
+
+
+def _catalogue(reference: str, data_root: Path | None) -> Any:
+    from sgfd.featureset import Catalogue
+
+    catalog = load(reference, data_root).catalog
+    if catalog is None:
+        raise click.UsageError(f"--catalogue {reference}: has no items; give one with features")
+    return Catalogue(reference, catalog.fingerprint(), catalog.items.ids, catalog.features)
+
+
+@features.command("diff")
+@click.argument("old", metavar="A")
+@click.argument("new", metavar="B")
+@artifacts_root_option
+@json_option
+def features_diff(old: str, new: str, artifacts_root: Path, as_json: bool) -> None:
+    """Say which items came, went and moved from A to B, and whether runs on A can serve with B."""
+    from sgfd.featureset import diff
+
+    found = diff(open_features(old, artifacts_root), open_features(new, artifacts_root))
+    present(found.to_json(), as_json, lambda: _print_difference(found))
+
+
+def _print_difference(found: "Difference") -> None:
+    for what, items in (("came", found.came), ("went", found.went)):
+        click.echo(f"{what:<14}{len(items)} items{_first(items)}")
+    click.echo(f"stayed        {found.stayed} items")
+    for each in found.modalities:
+        if each.widths[0] != each.widths[1]:
+            now = "is not there" if each.widths[1] is None else f"has {each.widths[1]} columns"
+            click.echo(f"{each.name:<14}{each.widths[0]} columns; {now} in B")
+            continue
+        mean = "" if each.mean_cosine is None else f", mean cosine {each.mean_cosine:.4f}"
+        least = [f"{item} ({cosine:.4f})" for item, cosine in each.moved[:SHOWN]]
+        click.echo(
+            f"{each.name:<14}{len(each.moved)} of {each.compared} items moved{mean}"
+            + _first(least, len(each.moved))
+        )
+        if each.gained or each.lost:
+            click.echo(f"{'':14}{each.gained} items have got it, {each.lost} have lost it")
+    if found.more_modalities:
+        click.echo(f"more          {', '.join(found.more_modalities)}")
+    click.echo(f"serves        {'yes' if found.serves else 'NO'}: {found.why}")
+
+
+def _first(items: list[str], of: int | None = None) -> str:
+    shown = ", ".join(items[:SHOWN])
+    return f": {shown}{', ...' if (of or len(items)) > SHOWN else ''}" if items else ""
+
+
+@features.command("lineage")
+@click.argument("features")
+@artifacts_root_option
+@runs_root_option
+@json_option
+def features_lineage(features: str, artifacts_root: Path, runs_root: Path, as_json: bool) -> None:
+    """Say what a feature set was made from, and what at hand was made from it: sets and runs."""
+    from sgfd.featureset import lineage
+
+    opened = open_features(features, artifacts_root)
+    found = lineage(opened, artifacts_root)
+    found["runs"] = runs_made_with(opened.manifest_sha256, runs_root)
+
+    def human() -> None:
+        own = found["set"]
+        click.echo(f"{own['name']}@{own['version']}")
+        producer = f"{own['producer']['name']} {own['producer']['version']}"
+        click.echo(
+            f"  made        {own['created']} by {producer}: {own['method']}, seed {own['seed']}"
+        )
+        prints = own["dataset"]["fingerprints"]
+        click.echo(f"  data set    {own['dataset']['name']}, {own['dataset']['n_items']} items")
+        for what in ("catalogue", "labels", "interactions"):
+            if prints[what] is not None:
+                click.echo(f"  {what:<12}sha256 {prints[what]}")
+        if (use := own["interactions"]) is not None:
+            part = f"split {use['split']}, seed {use['split_seed']}, protocol {use['protocol']}"
+            click.echo(f"  guided by   {use['pairs']} training interactions: {part}")
+        step = found["derived_from"]
+        while step is not None:
+            here = "" if step["path"] else "  (not at hand)"
+            click.echo(
+                f"  from        {step['name']}@{step['version']}: {step['kept']} rows kept, "
+                f"{step['added']} items of {step['catalogue']} added{here}"
+            )
+            step = step["derived_from"]
+        for name in found["derived"]:
+            click.echo(f"  made of it  {name}")
+        for run in found["runs"]:
+            click.echo(f"  run         {run}")
+
+    present(found, as_json, human)
 
 
 @features.command("embed")

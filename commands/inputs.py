@@ -1,5 +1,6 @@
 """From what a user names to what is meant: data sets, feature sets, runs."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,9 +80,15 @@ def load(reference: str, data_root: Path | None) -> "Dataset":
 
 
 def features_path(reference: str, artifacts_root: Path) -> Path:
-    """A feature set by its name under the artifacts' root, or by folder."""
+    """A feature set by its name under the artifacts' root, or by folder.
+
+    Behind an @ stands the version, or `latest`; a bare name is the latest where there is no folder
+    of that name.
+    """
     named = artifacts_root / reference
-    return named if reference and named.is_dir() else Path(reference)
+    is_version = "@" in reference and "/" not in reference and not Path(reference).is_dir()
+    is_name = named.is_dir() or named.with_name(f"{named.name}@latest").is_file()
+    return named if reference and (is_version or is_name) else Path(reference)
 
 
 def open_features(reference: str | None, artifacts_root: Path) -> "FeatureSet":
@@ -105,6 +112,19 @@ def open_run(reference: str | None, runs_root: Path) -> "Run":
     return load_run(path if path.is_dir() else runs_root / reference)
 
 
+def runs_made_with(manifest_sha256: str, runs_root: Path) -> list[str]:
+    """Folders of the runs that a feature set was used in."""
+    found = []
+    for record in sorted(runs_root.glob("[!.]*/run.json")):
+        try:
+            features = json.loads(record.read_bytes())["features"]
+        except (ValueError, KeyError, TypeError):
+            continue  # no record of a run
+        if features is not None and features.get("manifest_sha256") == manifest_sha256:
+            found.append(str(record.parent))
+    return found
+
+
 def read_ids(path: Path) -> list[str]:
     """The ids of a text file, one a line; empty lines are none."""
     try:
@@ -126,6 +146,8 @@ def result_path(reference: str, root: Path, option: str) -> Path:
 
 
 def plain_name(name: str, option: str) -> str:
-    if name.startswith(".") or "/" in name or not name or not name.isprintable():
-        raise click.UsageError(f"{option}: {name!r} is no plain folder name; leave out / and dots")
+    if name.startswith(".") or {"/", "@"} & {*name} or not name or not name.isprintable():
+        raise click.UsageError(
+            f"{option}: {name!r} is no plain folder name; leave out /, @ and leading dots"
+        )
     return name

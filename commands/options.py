@@ -60,6 +60,13 @@ trust_option = click.option(
     is_flag=True,
     help="Use features guided by interactions of which nobody can tell whether test is in them.",
 )
+signature_option = click.option(
+    "--require-signature",
+    "key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="KEY",
+    help="A file of public SSH keys (.pub): one of them must have signed the set.",
+)
 judge_users_option = click.option(
     "--judge-users",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -88,7 +95,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--preset", help="The authors' published settings: office, clothing or toys-games."
         ),
-        click.option("--features", help="A feature set: folder or name; none to train without."),
+        click.option(
+            "--features", help="A feature set: folder, name or name@version; none to train without."
+        ),
         click.option(
             "--dataset", help="A data set: name, folder, or sample [default: the features']."
         ),

@@ -18,12 +18,15 @@ def present(result: Any, as_json: bool, human: Callable[[], None]) -> None:
 
 
 def run_summary(run: "Run") -> dict[str, Any]:
+    from sgfd.featureset import version_of
+
     record = run.record
     kept = ("backbone", "protocol", "seed", "epochs", "seconds", "peak_memory_bytes", "metrics")
     features = record["features"]
     return {
         "run": str(run.folder),
         "features": features["name"] if features else None,
+        "features_version": version_of(features["manifest_sha256"]) if features else None,
         "dataset": record["dataset"]["name"],
         "split": run.split.split,
         **{key: record[key] for key in kept},
@@ -32,6 +35,7 @@ def run_summary(run: "Run") -> dict[str, Any]:
 
 
 def print_run(run: "Run") -> None:
+    from sgfd.featureset import versioned
     from sgfd.jobs.search import values_in_words
 
     record = run.record
@@ -45,6 +49,8 @@ def print_run(run: "Run") -> None:
         f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
     )
     print_refit(record)
+    if (used := record["features"]) is not None:
+        click.echo(f"features      {versioned(used['name'], used['manifest_sha256'])}")
     seconds = record["seconds"]
     click.echo(
         f"time          {seconds['train']:.1f} s training, {seconds['evaluate']:.1f} s judging"

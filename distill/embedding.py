@@ -22,6 +22,7 @@ from sgfd.distill.stage import EXPORT_ROWS, EXPORT_VALUES, label_of_each, with_e
 from sgfd.featureset import (
     FORMAT_VERSION,
     MANIFEST,
+    OTHER_ROW,
     STUDENT,
     Compressed,
     CompressedRows,
@@ -40,8 +41,6 @@ from sgfd.featureset import (
     now,
 )
 from sgfd.jobs import WorkFolder, progress, refuse_existing
-
-OTHER_ROW = 1e-3  # difference, as a share of the old row's norm, that no rounding explains
 
 Block = dict[str, NDArray[Any]]
 

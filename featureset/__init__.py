@@ -8,7 +8,9 @@ office.item_ids                    # the id of each row
 """
 
 from sgfd.featureset.compression import CODECS, Compressed, CompressedRows, Rows
+from sgfd.featureset.difference import Difference, ModalityDifference, diff
 from sgfd.featureset.errors import FeatureSetError
+from sgfd.featureset.inventory import Entry, inventory, lineage
 from sgfd.featureset.loss import compression_loss
 from sgfd.featureset.manifest import (
     FORMAT_VERSION,
@@ -30,9 +32,12 @@ from sgfd.featureset.manifest import (
     now,
 )
 from sgfd.featureset.neighbours import CosineRows, nearest
-from sgfd.featureset.publish import publish_folder, write_file
+from sgfd.featureset.publish import lock_folder, publish_folder, try_lock, write_file
 from sgfd.featureset.reading import Alignment, FeatureSet, load
-from sgfd.featureset.verification import changed_files, verify
+from sgfd.featureset.sharing import Shared, pull, push
+from sgfd.featureset.signature import check_signature_of, sign
+from sgfd.featureset.verification import OTHER_ROW, Catalogue, changed_files, verify
+from sgfd.featureset.versions import version_of, versioned
 from sgfd.featureset.writing import FeatureSetWriter
 
 __all__ = [
@@ -40,15 +45,19 @@ __all__ = [
     "FORMAT_VERSION",
     "KINDS",
     "MANIFEST",
+    "OTHER_ROW",
     "STUDENT",
     "Alignment",
+    "Catalogue",
     "Compressed",
     "CompressedRows",
     "CosineRows",
     "DatasetOrigin",
     "Derivation",
+    "Difference",
     "Encoding",
     "EncodingKind",
+    "Entry",
     "FeatureSet",
     "FeatureSetError",
     "FeatureSetWriter",
@@ -57,16 +66,29 @@ __all__ = [
     "Labels",
     "Manifest",
     "Modality",
+    "ModalityDifference",
     "Neighbours",
     "Producer",
     "Rows",
+    "Shared",
     "Student",
     "changed_files",
+    "check_signature_of",
     "compression_loss",
+    "diff",
+    "inventory",
+    "lineage",
     "load",
+    "lock_folder",
     "nearest",
     "now",
     "publish_folder",
+    "pull",
+    "push",
+    "sign",
+    "try_lock",
     "verify",
+    "version_of",
+    "versioned",
     "write_file",
 ]

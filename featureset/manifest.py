@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 FORMAT_VERSION = "1.3"
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
 TABLE = "features.parquet"
 STUDENT = "student.safetensors"
 ENCODINGS = "encodings.safetensors"
@@ -266,6 +267,9 @@ class Manifest(_Part):
             if without := set(modality.parts) - layers:
                 raise ValueError(f"{modality.name} is a sum of {sorted(without)[0]}, itself one")
         self._has_sound_encodings()
+        folded = [name.casefold() for name in (MANIFEST, SIGNATURE, *self.files)]
+        if len(set(folded)) != len(folded):
+            raise ValueError("two files differ in case alone, or one is called as the manifest")
         if self.files and (missing := self._needed_files() - set(self.files)):
             raise ValueError(f"no record of the file {sorted(missing)[0]}")
         return self

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import tempfile
@@ -49,6 +50,49 @@ def publish_folder(source: Path, target: Path, overwrite: bool = False) -> None:
     else:
         source.rename(target)
     _sync(target.parent)
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock a file, made if need be: its descriptor, to be closed; None where another holds it.
+
+    A process that is killed lets go by itself.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Make a folder and lock the file `lock` in it, as `try_lock` does.
+
+    Its holder may remove the folder before it lets go.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = try_lock(folder / "lock")
+        except FileNotFoundError:
+            continue  # its holder removed the folder between our two calls
+        if lock is None or _is_at(lock, folder / "lock"):
+            return lock
+        os.close(lock)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at its path (its holder may have removed it)."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    return False
 
 
 def _exchange(first: Path, second: Path) -> None:

@@ -21,6 +21,7 @@ from sgfd.featureset.compression import CompressedRows, Rows, open_compressed, p
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
+from sgfd.featureset.versions import find, version_of
 
 _MAKE_AGAIN = "get it again from whoever made it"
 
@@ -53,7 +54,7 @@ class FeatureSet:
     def __init__(self, path: Path) -> None:
         self.path = path
         content = _read_manifest(path)
-        self.manifest = _parse(path, content)
+        self.manifest = parse_manifest(path / MANIFEST, content)
         self.manifest_sha256 = hashlib.sha256(content).hexdigest()
         for name, record in self.manifest.files.items():
             _check_size(path, name, record.bytes)
@@ -63,6 +64,12 @@ class FeatureSet:
     @property
     def n_items(self) -> int:
         return self.manifest.dataset.n_items
+
+    @property
+    def label(self) -> str:
+        """Its name; of a published version, with the version."""
+        is_version = self.path.name.endswith(f"@{version_of(self.manifest_sha256)}")
+        return self.path.name if is_version else self.manifest.name
 
     @cached_property
     def item_ids(self) -> NDArray[np.object_]:
@@ -280,23 +287,44 @@ class FeatureSet:
 def load(path: str | Path) -> FeatureSet:
     """Open a feature set: the schema and all sizes are checked, `verify` checks the rest.
 
+    Args:
+        path: its folder; `ROOT/NAME@latest` and `ROOT/NAME@VERSION` are versions of a name, whose
+            `path` is then the folder of exactly that version.
+
     Raises:
-        FeatureSetError: there is none, it is of an unknown version, or its files are not those
-            that the manifest names.
+        FeatureSetError: there is none, it is of an unknown format, its files are not those that
+            the manifest names, or it is not the version that its name says.
     """
-    path = Path(path)
+    path, version = find(Path(path))
+    opened = _load_folder(path)
+    if version is not None and not opened.manifest_sha256.startswith(version):
+        raise FeatureSetError(
+            path / MANIFEST,
+            f"is not that of version {version}: it was changed or swapped",
+            "get that version again",
+        )
+    return opened
+
+
+def _load_folder(path: Path) -> FeatureSet:
     while True:
-        before = _read_manifest(path)
+        before = folder_state(path)
         try:
             opened, error = FeatureSet(path), None
         except FeatureSetError as failure:
             opened, error = None, failure
-        if _read_manifest(path) != before:
+        if folder_state(path) != before:
             continue  # another set was put in its place meanwhile: look at that one
         if opened is None:
             assert error is not None
             raise error
         return opened
+
+
+def folder_state(path: Path) -> tuple[bytes, int, int]:
+    """What changes when another set is put in a folder's place, be its manifest the same."""
+    content, folder = _read_manifest(path), path.stat()
+    return content, folder.st_ino, folder.st_ctime_ns
 
 
 def _read_manifest(path: Path) -> bytes:
@@ -311,8 +339,12 @@ def _read_manifest(path: Path) -> bytes:
         raise FeatureSetError(path, f"can't be read ({error.strerror})", "allow it") from None
 
 
-def _parse(path: Path, content: bytes) -> Manifest:
-    where = path / MANIFEST
+def parse_manifest(where: str | Path, content: bytes) -> Manifest:
+    """The manifest that a file holds.
+
+    Raises:
+        FeatureSetError: it holds none that this program can read.
+    """
     try:
         plain = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -1,28 +1,63 @@
 """Whether a feature set is whole, unchanged and in agreement with itself."""
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from sgfd.featureset.compression import BLOCK_VALUES, CompressedRows
+from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES, CompressedRows
 from sgfd.featureset.errors import FeatureSetError
-from sgfd.featureset.manifest import MANIFEST, TABLE, Modality
+from sgfd.featureset.manifest import MANIFEST, SIGNATURE, TABLE, Modality
 from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.reading import FeatureSet, load
 
 ROUNDING = 1e-6  # of a similarity, on another machine
+NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
+OTHER_ROW = 1e-3  # difference, as a share of a row's norm, that no rounding explains
 
 
-def verify(path: str | Path) -> list[str]:
+class GenericFeature(Protocol):
+    """Generic features of n items, a row of NaN where an item lacks them."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """The rows start..stop, float32 (b, D)."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a set was made from.
+
+    Attributes:
+        fingerprint: sha256 by which a manifest names it.
+        item_ids: object (n,). features: generic features by modality.
+    """
+
+    name: str
+    fingerprint: str
+    item_ids: NDArray[np.object_]
+    features: Mapping[str, GenericFeature]
+
+
+def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
     """All that is wrong with a feature set; an empty list means that it is good.
 
     Checks the sha256 of every file, stray files, the Parquet columns against the .npy files
-    (numbers, and nulls against NaN rows), the item index, the student's shapes, that compressed
-    modalities lack what those lack that they are of, and the neighbours against the rows.
+    (numbers, and nulls against NaN rows), the item index, that rows are finite, have the norm and
+    the coverage that the manifest says, the student's shapes, that compressed modalities lack what
+    those lack that they are of, and the neighbours against the rows.
+
+    Args:
+        catalogue: what the set was made from: the student must give its rows again.
     """
     try:
         opened = load(path)
@@ -40,9 +75,11 @@ def verify(path: str | Path) -> list[str]:
             opened.student()
         if len(opened.item_ids) != opened.n_items:
             problems.append(f"{opened.path / TABLE}: not one row an item")
-        problems += _check_table(opened)
+        problems += _check_table(opened) or _check_rows(opened)
         if opened.manifest.neighbours is not None:
             problems += _check_neighbours(opened)
+        if catalogue is not None:
+            problems += _check_student(opened, catalogue)
     except FeatureSetError as error:
         problems.append(str(error))
     return problems
@@ -60,7 +97,7 @@ def changed_files(opened: FeatureSet) -> list[str]:
 
 
 def _check_stray_files(opened: FeatureSet) -> list[str]:
-    known = {MANIFEST, *opened.manifest.files}
+    known = {MANIFEST, SIGNATURE, *opened.manifest.files}
     return [
         f"{entry}: is not in the manifest; remove it"
         for entry in sorted(opened.path.iterdir())
@@ -127,6 +164,104 @@ def _lacks_as_its_source(opened: FeatureSet, modality: Modality, part: slice) ->
         for name in (modality.name, modality.encoding.of)
     )
     return np.array_equal(own, source)
+
+
+def _check_rows(opened: FeatureSet) -> list[str]:
+    """Whether the rows are finite, and of the norm and number that the manifest says."""
+    problems = []
+    for modality in opened.manifest.modalities:
+        where = opened.path / modality.file
+        rows, present = opened.modalities[modality.name], 0
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = np.asarray(rows[start : start + BLOCK_ROWS])
+            there = ~np.isnan(block).all(axis=1)
+            present += int(there.sum())
+            norms = np.linalg.norm(block.astype(np.float64), axis=1)
+            if not np.isfinite(norms[there]).all():
+                row = start + int(np.flatnonzero(there & ~np.isfinite(norms))[0])
+                problems.append(f"{where}: row {row} is not finite; make the set again")
+                break
+            # A row of zeros has no direction, and stays one.
+            off = there & (norms > 0) & (np.abs(norms - 1) > NOT_UNIT)
+            if modality.normalised and off.any():
+                row = int(np.flatnonzero(off)[0])
+                problems.append(
+                    f"{where}: row {start + row} has norm {norms[row]:.4g}, and the manifest says "
+                    "unit vectors; make the set again"
+                )
+                break
+        else:
+            coverage = present / len(rows) if len(rows) else modality.coverage
+            if abs(coverage - modality.coverage) > ROUNDING:
+                problems.append(
+                    f"{where}: {present} of {len(rows)} items have it, and the manifest says "
+                    f"{modality.coverage:.1%}; make the set again"
+                )
+    return problems
+
+
+def _check_student(opened: FeatureSet, catalogue: Catalogue) -> list[str]:
+    """Whether the student gives the rows of the items of a catalogue again."""
+    manifest = opened.manifest
+    if manifest.student is None:
+        return [f"{opened.path}: has no student to make its rows again; leave out the catalogue"]
+    rows = opened.align(catalogue.item_ids, min_coverage=0).rows
+    made_of_it = _made_from(opened, catalogue, rows)
+    if made_of_it is None:
+        return [
+            f"{opened.path}: was not made from the catalogue {catalogue.name} as it is now "
+            "(another fingerprint); give the one that the manifest names"
+        ]
+    for layer in manifest.layers:
+        feature = catalogue.features.get(layer.name)
+        if feature is not None and feature.dimension != layer.source_dimension:
+            return [
+                f"{opened.path}: {layer.name} was made from {layer.source_dimension} columns, and "
+                f"the catalogue has {feature.dimension}; make the set again"
+            ]
+    widest = max([1, *(layer.source_dimension for layer in manifest.layers)])
+    step = max(1, min(BLOCK_ROWS, BLOCK_VALUES // widest))
+    for start in range(0, len(rows), step):
+        mine = start + np.flatnonzero(made_of_it[start : start + step])
+        generic = {
+            layer.name: np.full((len(mine), layer.source_dimension), np.nan, np.float32)
+            if (feature := catalogue.features.get(layer.name)) is None
+            else feature.block(start, min(start + step, len(rows)))[mine - start]
+            for layer in manifest.layers
+        }
+        for modality in manifest.plain:
+            given = generic if modality.parts else generic[modality.name]
+            made = opened.embed(modality.name, given)
+            published = np.asarray(opened.modalities[modality.name][rows[mine]])
+            lacking = np.isnan(published[:, 0])
+            off = np.linalg.norm(np.nan_to_num(made - published), axis=1)
+            other = off > OTHER_ROW * np.linalg.norm(np.nan_to_num(published), axis=1)
+            other |= lacking != np.isnan(made[:, 0])
+            if other.any():
+                item = catalogue.item_ids[mine[other][0]]
+                return [
+                    f"{opened.path / modality.file}: the student gives another row for item "
+                    f"{item!r} of {catalogue.name}; make the set again"
+                ]
+    return []
+
+
+def _made_from(
+    opened: FeatureSet, catalogue: Catalogue, rows: NDArray[np.int64]
+) -> NDArray[np.bool_] | None:
+    """Which of a catalogue's items have a row that was made from it; None where it is another.
+
+    Of a set that came from another one by its student, the first rows are those of the catalogue
+    that stage one had, and the others those of the catalogue that was embedded.
+    """
+    manifest, derived = opened.manifest, opened.manifest.derived_from
+    if manifest.dataset.fingerprints.catalogue == catalogue.fingerprint:
+        return rows >= 0
+    if derived and derived.catalogue.fingerprints.catalogue == catalogue.fingerprint:
+        return rows >= derived.kept
+    if derived and derived.trained_on.fingerprints.catalogue == catalogue.fingerprint:
+        return (rows >= 0) & (rows < derived.kept)
+    return None
 
 
 def _check_neighbours(opened: FeatureSet) -> list[str]:

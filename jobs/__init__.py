@@ -12,7 +12,7 @@ from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import progress
-from sgfd.jobs.workfolder import WorkFolder, locked, refuse_existing, try_lock
+from sgfd.jobs.workfolder import WorkFolder, locked, refuse_existing
 
 __all__ = [
     "Checkpoint",
@@ -29,7 +29,6 @@ __all__ = [
     "room_in",
     "seed_everything",
     "subset",
-    "try_lock",
     "unpack",
     "use_device",
     "use_threads",

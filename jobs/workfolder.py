@@ -12,7 +12,6 @@ A reader never looks in there, so a killed process leaves nothing that passes fo
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -24,29 +23,12 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from sgfd.featureset import publish_folder, write_file
+from sgfd.featureset import lock_folder, publish_folder, try_lock, write_file
 from sgfd.jobs.checkpoint import Checkpoint
 from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import disk_is_full, no_room, room_in
 
 logger = logging.getLogger("sgfd")
-
-
-def try_lock(path: Path) -> int | None:
-    """Lock a file, made if need be: its descriptor, to be closed; None where another holds it.
-
-    A process that is killed lets go by itself.
-
-    Raises:
-        OSError: the file can't be opened.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
 
 
 @contextlib.contextmanager
@@ -155,31 +137,19 @@ class WorkFolder:
         return self.target
 
     def _acquire(self) -> int:
-        while True:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                lock = try_lock(self.folder / "lock")
-            except FileNotFoundError:
-                continue  # its owner finished and removed the folder between our two calls
-            except OSError as error:
-                raise JobError(
-                    self.folder, f"can't be written ({error.strerror})", "choose another folder"
-                ) from None
-            if lock is None:
-                raise JobError(
-                    self.target,
-                    "another process is making it at this moment",
-                    "wait for it to end, or choose another name",
-                )
-            if self._is_ours(lock):
-                return lock
-            os.close(lock)
-
-    def _is_ours(self, lock: int) -> bool:
-        """Whether the locked file is still the one at its path (its owner may have removed it)."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.fstat(lock).st_ino == (self.folder / "lock").stat().st_ino
-        return False
+        try:
+            lock = lock_folder(self.folder)
+        except OSError as error:
+            raise JobError(
+                self.folder, f"can't be written ({error.strerror})", "choose another folder"
+            ) from None
+        if lock is None:
+            raise JobError(
+                self.target,
+                "another process is making it at this moment",
+                "wait for it to end, or choose another name",
+            )
+        return lock
 
     def _checkpoints(self) -> list[Path]:
         return list(self.folder.glob("*.safetensors"))

@@ -249,14 +249,14 @@ def estimate_of(grid: Grid) -> Estimate:
 
 
 def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet | None]:
-    """Feature sets by their names, which must differ.
+    """Feature sets by their names, of a version with the version, which must differ.
 
     Raises:
         JobError: two have one name.
     """
     labelled: dict[str, FeatureSet | None] = {}
     for features in opened:
-        label = features.manifest.name if features else NO_FEATURES
+        label = features.label if features else NO_FEATURES
         if label in labelled:
             raise JobError(
                 f"--features {label}", "is there twice", "give each feature set once, by its name"

@@ -35,7 +35,7 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 14
+    assert len(shell) == 21
     for arguments in shell:
         done = run_in(tmp_path, *quick(arguments)[1:])
         assert done.code == 0, (arguments, done.err)
@@ -80,6 +80,13 @@ def test_a_tutorial_runs_from_top_to_bottom(run_in, all_cores, tmp_path, tutoria
         "compare",
         "data check",
         "features verify",
+        "features publish",
+        "features list",
+        "features push",
+        "features pull",
+        "features diff",
+        "features lineage",
+        "features sign",
         "features embed",
         "features export-onnx",
     ],

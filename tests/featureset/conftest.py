@@ -1,7 +1,14 @@
 """A small feature set, made as stage one makes one."""
 
-from collections.abc import Callable
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +56,8 @@ def make_feature_set(target: Path, seed: int = 0, overwrite: bool = False) -> di
     values = {
         name: rng.normal(size=(len(IDS), d)).astype(np.float32) for name, d in DIMENSIONS.items()
     }
+    for rows in values.values():
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     values["image"][2] = np.nan
     manifest = Manifest(
         name=target.name,
@@ -173,3 +182,98 @@ def compressed_set(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_compressed() -> Callable[..., None]:
     return make_compressed_set
+
+
+def reached(process: subprocess.Popen, port: int) -> None:
+    """Wait until a server of a process takes connections."""
+    for _ in range(600):
+        assert process.poll() is None, "the server has ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    pytest.fail("the server does not start")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """The environment in which s3:// is a server of another process, with S3's own protocol."""
+    for module in ("s3fs", "moto", "flask", "flask_cors"):
+        pytest.importorskip(module)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            reached(process, port)
+            yield {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            }
+        finally:
+            process.kill()
+
+
+@dataclass
+class Bucket:
+    """A bucket of the test's own. `environment` makes s3:// mean its server."""
+
+    name: str
+    environment: dict[str, str]
+    client: Any
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}/sets/office"
+
+    def listing(self) -> list[str]:
+        found = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        return sorted(each["Key"] for each in found)
+
+    def read(self, key: str) -> bytes:
+        return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def write(self, key: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=key, Body=content)
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch) -> Iterator[Bucket]:
+    import boto3
+    import s3fs
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = Bucket(f"b{time.monotonic_ns()}", s3_server, boto3.client("s3"))
+    bucket.client.create_bucket(Bucket=bucket.name)
+    yield bucket
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@dataclass
+class Web:
+    """A web server that gives `folder`; `log` are its requests so far."""
+
+    folder: Path
+    address: str
+    file: Path
+
+    @property
+    def log(self) -> list[str]:
+        return self.file.read_text().splitlines()
+
+
+@pytest.fixture
+def web(tmp_path_factory) -> Iterator[Web]:
+    pytest.importorskip("aiohttp")
+    folder, log = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("log") / "log"
+    server = [sys.executable, str(Path(__file__).with_name("web_server.py")), folder, log]
+    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = int(process.stdout.readline())
+            yield Web(folder, f"http://127.0.0.1:{port}", log)
+        finally:
+            process.kill()

@@ -314,6 +314,59 @@ def test_verify_finds_files_that_disagree(compressed_set, kind):
     assert len(problems) == 1 and what in problems[0]
 
 
+def save_both(change):
+    """Other rows of `fused`, in the .npy and in the table alike."""
+
+    def attack(folder):
+        save_rows("fused", change)(folder)
+        rows = np.load(folder / "fused.npy")
+        table = pq.read_table(folder / "features.parquet")
+        place = table.schema.get_field_index("fused")
+        values = [None if np.isnan(row).all() else row for row in rows]
+        column = pa.array(values, table.field(place).type)
+        table = table.set_column(place, table.field(place), column)
+        replace(folder, "features.parquet", lambda p: pq.write_table(table, p))
+
+    return attack
+
+
+def as_plain(folder):
+    """Without what is made of `fused` or from it."""
+
+    def change(manifest):
+        manifest["modalities"] = manifest["modalities"][:1]
+        manifest["neighbours"] = None
+        for name in {*manifest["files"]} - {"features.parquet", "fused.npy", "README.md"}:
+            del manifest["files"][name]
+            (folder / name).unlink()
+
+    edit(folder, change)
+
+
+NOT_AS_STATED = {
+    "longer rows": (lambda rows: rows.__imul__(1.01), "row 0 has norm 1.01, and the manifest says"),
+    "one longer row": (lambda rows: rows[299 - 1].fill(1), "row 298 has norm 3.162"),
+    "an infinite number": (lambda rows: rows[5].fill(np.inf), "row 5 is not finite"),
+    "a row lost": (lambda rows: rows[6].fill(np.nan), "296 of 300 items have it"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_AS_STATED)
+def test_verify_finds_rows_that_are_not_as_the_manifest_says(compressed_set, kind):
+    change, what = NOT_AS_STATED[kind]
+    as_plain(compressed_set)
+    assert verify(compressed_set) == []
+    save_both(change)(compressed_set)
+    (problem,) = verify(compressed_set)
+    assert what in problem
+
+
+def test_a_row_of_zeros_has_no_norm_to_check(compressed_set):
+    as_plain(compressed_set)
+    save_both(lambda rows: rows[5].fill(0))(compressed_set)
+    assert verify(compressed_set) == []
+
+
 def test_a_newer_minor_version_with_more_fields_is_read(feature_set):
     edit(feature_set, lambda m: m.update(format_version="1.7", mood="good"))
     assert load(feature_set).manifest.format_version == "1.7"

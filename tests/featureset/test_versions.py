@@ -1,0 +1,172 @@
+"""Names with versions: what a reference means, and that a version is what its name says."""
+
+import shutil
+import threading
+
+import pytest
+
+from sgfd.featureset import FeatureSetError, inventory, lineage, load, push, verify, version_of
+from sgfd.featureset.sharing import in_silence
+
+
+@pytest.fixture
+def root(tmp_path, make):
+    """Sets `office` (at work) and its two versions, the second of which is the latest."""
+    root = tmp_path / "artifacts"
+    root.mkdir()
+    for seed in range(2):
+        make(root / "office", seed, overwrite=True)
+        push(load(root / "office"), str(root / "office"))
+    return root
+
+
+def test_a_version_stays_when_the_set_at_work_is_replaced(root, make):
+    second = load(root / "office@latest")
+    assert second.manifest.seed == 1
+    assert second.path.name == f"office@{version_of(second.manifest_sha256)}"
+    make(root / "office", 2, overwrite=True)
+    assert load(root / "office").manifest.seed == 2
+    assert load(root / "office@latest").manifest_sha256 == second.manifest_sha256
+    assert not any(verify(path) for path in root.glob("office@[0-9a-f]*"))
+
+
+def test_a_version_is_named_by_16_digits_or_by_all(root):
+    digest = load(root / "office@latest").manifest_sha256
+    for digits in (16, 40, 64):
+        assert load(root / f"office@{digest[:digits]}").manifest_sha256 == digest
+    assert load(root / f"office@{digest[:16]}").label == f"office@{digest[:16]}"
+    assert load(root / "office").label == "office"
+
+
+def test_a_bare_name_is_the_latest_version_where_nothing_is_at_work(root):
+    shutil.rmtree(root / "office")
+    assert load(root / "office").manifest.seed == 1
+
+
+def test_an_old_version_can_be_made_the_latest_again(root):
+    first = next(path for path in root.glob("office@[0-9a-f]*") if load(path).manifest.seed == 0)
+    done = push(load(first), str(root / "office"))
+    assert (done.new, done.latest) == (False, True)
+    assert load(root / "office@latest").path == first
+
+
+WRONG = {
+    "office@": "names no version",
+    "office@newest": "names no version",
+    "office@3f2a": "16 to 64 digits",
+    "office@../../etc": "no such folder",
+    "desk@latest": "desk has no latest version",
+    f"office@{'0' * 16}": "there is no such folder",
+}
+
+
+@pytest.mark.parametrize("reference", WRONG)
+def test_a_wrong_reference_is_refused_in_one_line(root, reference):
+    with pytest.raises(FeatureSetError) as error:
+        load(root / reference)
+    assert WRONG[reference] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_longer_digest_than_the_folder_bears_counts_too(root):
+    digest = load(root / "office@latest").manifest_sha256
+    other = digest[:16] + ("1" if digest[16] == "0" else "0") * 48
+    with pytest.raises(FeatureSetError, match="it was changed or swapped"):
+        load(root / f"office@{other}")
+
+
+def test_swapped_versions_are_refused(root, tmp_path):
+    first, second = sorted(root.glob("office@[0-9a-f]*"))
+    for source, target in ((first, "x"), (second, first.name), (tmp_path / "x", second.name)):
+        source.rename((tmp_path if target == "x" else root) / target)
+    for path in (first, second, root / "office@latest"):
+        with pytest.raises(FeatureSetError, match="it was changed or swapped"):
+            load(path)
+        assert "it was changed or swapped" in verify(path)[0]
+    entries, problems = inventory(root)
+    assert [each.path.name for each in entries] == ["office"]
+    assert len(problems) == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"../../etc/passwd\n", b"\xff" * 64, b"a" * 65, b"A" * 64]
+)
+def test_a_pointer_to_anything_else_is_refused(root, content):
+    (root / "office@latest").write_bytes(content)
+    with pytest.raises(FeatureSetError, match="is no sha256 of a manifest"):
+        load(root / "office@latest")
+
+
+def test_of_several_writers_one_wins_and_the_others_are_told(tmp_path, make):
+    """All have read what the latest version is before any of them moves it."""
+    place = tmp_path / "shared" / "office"
+    place.parent.mkdir()
+    sets = []
+    for seed in range(5):
+        make(tmp_path / f"set{seed}", seed)
+        sets.append(load(tmp_path / f"set{seed}"))
+    meet, ended = threading.Barrier(len(sets)), []
+
+    def write(opened):
+        def progress(total, label):
+            meet.wait()
+            return in_silence(total, label)
+
+        try:
+            ended.append(push(opened, str(place), progress=progress))
+        except FeatureSetError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=write, args=(opened,)) for opened in sets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = [each for each in ended if isinstance(each, FeatureSetError)]
+    (winner,) = (each for each in ended if not isinstance(each, FeatureSetError))
+    assert len(told) == 4
+    assert all("by another writer meanwhile" in str(error) for error in told)
+    assert load(f"{place}@latest").manifest_sha256 == winner.manifest_sha256
+    assert not any(verify(path) for path in place.parent.glob("office@[0-9a-f]*"))
+    assert not list(place.parent.glob(".*"))
+
+
+def test_a_reader_sees_a_whole_version_while_latest_moves(tmp_path, make):
+    root, wrong, stop = tmp_path / "artifacts", [], threading.Event()
+    root.mkdir()
+    expected = {seed: make(tmp_path / f"set{seed}", seed)["text"] for seed in range(2)}
+    push(load(tmp_path / "set0"), str(root / "office"))
+
+    def read():
+        while not stop.is_set():
+            opened = load(root / "office@latest")
+            if not (opened.modalities["text"] == expected[opened.manifest.seed]).all():
+                wrong.append(opened.path)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for round_ in range(20):
+        push(load(tmp_path / f"set{(round_ + 1) % 2}"), str(root / "office"))
+    stop.set()
+    reader.join()
+    assert wrong == []
+
+
+def test_the_inventory_tells_versions_from_what_is_at_work(root, tmp_path):
+    (root / "notes").mkdir()
+    (root / "broken").mkdir()
+    (root / "broken" / "manifest.json").write_text("{}")
+    entries, problems = inventory(root)
+    states = [(each.path.name, each.published, each.latest) for each in entries]
+    latest = load(root / "office@latest").path.name
+    names = [path.parent.name for path in root.glob("*/image.npy")]
+    assert sorted(states) == sorted((name, "@" in name, name == latest) for name in names)
+    assert len(problems) == 1 and "broken" in problems[0]
+    assert inventory(tmp_path / "nowhere") == ([], [])
+
+
+def test_lineage_of_a_set_that_stage_one_made(root):
+    found = lineage(load(root / "office"), root)
+    assert found["derived_from"] is None
+    assert found["derived"] == []
+    assert found["set"]["dataset"]["name"] == "tiny"
