@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from sgfd.commands.explore import explore
 from sgfd.commands.inputs import features_path, load, open_features, plain_name, result_path
 from sgfd.commands.options import (
     artifacts_root_option,
@@ -17,6 +18,9 @@ from sgfd.commands.output import present, print_figures
 @click.group()
 def features() -> None:
     """Look at feature sets, verify them, and embed new items by them."""
+
+
+features.add_command(explore)
 
 
 @features.command("show")
