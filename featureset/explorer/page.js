@@ -150,7 +150,7 @@ function neighbour_list(kind, i, near, n) {
     const small = make("small", {}, notes.join(" · "));
     if (other.includes(j)) small.prepend(make("span", {class: "both"}, "● in both"),
       notes.length ? " · " : "");
-    const button = make("button", {class: "near"}, make("span", {}, titleOf(j)),
+    const button = make("button", {class: "near"}, make("span", {class: "title"}, titleOf(j)),
       make("span", {class: "cosine"}, (kind.cosines[i * k + place] / 100).toFixed(2)), small);
     button.addEventListener("click", () => {
       go(j);

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
+from statsmodels.multivariate.pca import PCA
 
 from sgfd.featureset import CosineRows, load
 from sgfd.featureset.explorer import Catalogue, Generic, contents, explorer_page
@@ -88,10 +88,11 @@ def test_labels_norms_and_ids_are_the_sets(page_of):
         np.testing.assert_allclose(each["values"], expected, rtol=1e-6)
 
 
-def test_the_map_is_the_plane_of_scikit_learn(page_of):
+def test_the_map_is_the_plane_of_statsmodels(page_of):
     _, rows, _, page = page_of
     rows = np.delete(rows, 5, axis=0).astype(np.float64)
-    expected = PCA(2).fit_transform(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = PCA(unit, 2, standardize=False, normalize=False).factors
     points = unpacked(page)["kinds"][0]["points"].astype(np.float64)
     assert (points[5] == 65535).all()
     points = np.delete(points, 5, axis=0)
