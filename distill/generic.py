@@ -34,7 +34,8 @@ def beside(features: FeatureSet, dataset: Dataset) -> Catalogue:
         )
     titles = None
     if catalog.titles is not None:
-        titles = np.where(places >= 0, catalog.titles[places], None)
+        titles = np.array(catalog.titles[places], dtype=object)
+        titles[places < 0] = None
     generic = {}
     for name in _sources(features, catalog):
         feature = catalog.features[name]

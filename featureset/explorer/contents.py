@@ -3,14 +3,14 @@
 import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgfd.featureset.compression import BLOCK_VALUES, Rows
+from sgfd.featureset.compression import Rows
 from sgfd.featureset.neighbours import CosineRows, nearest
+from sgfd.featureset.picked import PickedRows
 from sgfd.featureset.plane import plane
 from sgfd.featureset.reading import FeatureSet
 
@@ -50,47 +50,6 @@ class Catalogue:
 
     titles: NDArray[np.object_] | None = None
     generic: Mapping[str, Generic] = field(default_factory=dict)
-
-
-class PickedRows:
-    """Rows of some items in an order of their own, float32 (k, d); NaN where there is none."""
-
-    def __init__(
-        self,
-        rows: Rows,
-        places: Indices,
-        mean: Floats | None = None,
-        scale: Floats | None = None,
-    ) -> None:
-        self._rows, self._places = rows, places
-        self._mean, self._scale = mean, scale
-        self.shape = (len(places), rows.shape[1])
-
-    def __getitem__(self, items: Indices) -> Floats:
-        places = self._places[items]
-        if not len(self._rows):
-            return np.full((len(places), self.shape[1]), np.nan, dtype=np.float32)
-        rows = np.array(self._rows[np.maximum(places, 0)], dtype=np.float32)
-        if self._mean is not None:
-            rows -= self._mean
-            rows /= self._scale
-        rows[places < 0] = np.nan
-        return rows
-
-    @cached_property
-    def norms(self) -> Floats:
-        """Of the items' rows, (k,), NaN where there is none."""
-        norms = np.empty(len(self._places), dtype=np.float32)
-        step = max(1, BLOCK_VALUES // self.shape[1])
-        for start in range(0, len(norms), step):
-            items = np.arange(start, min(start + step, len(norms)))
-            norms[items] = np.linalg.norm(self[items], axis=1)
-        return norms
-
-    @property
-    def present(self) -> NDArray[np.bool_]:
-        """Which items have a row, bool (k,)."""
-        return ~np.isnan(self.norms)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The page in a real browser: on a phone and on a desk, by mouse and keyboard, without a network."""
+"""The page in a real browser: on a phone and on a desk, by mouse and by keyboard."""
 
 import numpy as np
 import pytest
@@ -176,7 +176,9 @@ def test_a_hundred_thousand_items_are_still_usable(browser, make_rows_set, tmp_p
     rows = (centres[kind] + rng.normal(size=(100_000, 16))).astype(np.float32)
     labels = np.array([f"Kind {number}" for number in range(40)], dtype=object)[kind]
     make_rows_set(tmp_path / "many", {"image": rows}, labels=labels)
-    titles = np.array([f"Thing {i} of a rather long title {i % 977}" for i in range(100_000)], object)
+    titles = np.array(
+        [f"Thing {i} of a rather long title {i % 977}" for i in range(100_000)], object
+    )
     generic = Generic(rows[:, :8], np.arange(100_000), np.zeros(8), np.ones(8))
     page = explorer_page(load(tmp_path / "many"), Catalogue(titles, {"image": generic}))
     assert len(page.encode()) < 20_000_000
