@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from sgfd.commands.explore import explore
+from sgfd.commands.formats import export, import_
 from sgfd.commands.inputs import features_path, load, open_features, plain_name, result_path
 from sgfd.commands.options import (
     artifacts_root_option,
@@ -20,7 +21,8 @@ def features() -> None:
     """Look at feature sets, verify them, and embed new items by them."""
 
 
-features.add_command(explore)
+for command in (explore, export, import_):
+    features.add_command(command)
 
 
 @features.command("show")
