@@ -76,7 +76,7 @@ def _plain(name: str) -> str:
 
 def _feature(name: str, layer: Path, files: dict[str, Path], ids: list[str]) -> Feature:
     """Of all items, spooled into a file that can be mapped when it is first needed."""
-    width = _row(next(iter(files.values()))).size
+    width = _row(next(files[item] for item in ids if item in files)).size
     shape = (len(ids), width)
 
     def blocks() -> Iterator[NDArray[np.float32]]:
