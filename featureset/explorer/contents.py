@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgfd.featureset.compression import Rows
+from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.neighbours import CosineRows, nearest
 from sgfd.featureset.picked import PickedRows
 from sgfd.featureset.plane import plane
@@ -94,6 +95,9 @@ def contents(
     Args:
         neighbours: of an item; fewer where the page would become too large.
         advance: told of how many items are done, of each kind of features.
+
+    Raises:
+        FeatureSetError: the set has no modality, or its table can't be read.
     """
     n = features.n_items
     places = np.arange(n, dtype=np.int64)
@@ -101,6 +105,8 @@ def contents(
         places = places[np.linspace(0, n - 1, MOST_ITEMS).round().astype(np.int64)]
     neighbours = min(neighbours, max(1, MOST_PAIRS // max(1, len(places))))
     names = features.manifest.usual_modalities
+    if not names:
+        raise FeatureSetError(features.path, "has no modality to look at", "choose another set")
     kinds = {"distilled": {name: PickedRows(features.modalities[name], places) for name in names}}
     stored = {
         "distilled": {

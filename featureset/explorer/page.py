@@ -35,7 +35,7 @@ def explorer_page(
         advance: told of how many items are done, of distilled features and then of generic ones.
 
     Raises:
-        FeatureSetError: the set's table can't be read.
+        FeatureSetError: the set has no modality, or its table can't be read.
     """
     found = contents(features, catalogue or Catalogue(), neighbours, advance)
     text = json.dumps(found.packed, ensure_ascii=False, separators=(",", ":"))

@@ -59,7 +59,10 @@ def export(
     """
     if kind not in FORMATS:
         raise FeatureSetError(f"format {kind!r}", "is unknown", f"choose {' or '.join(FORMATS)}")
-    rows = ExportedRows(features, features.chosen_modalities(modalities), advance)
+    names = features.chosen_modalities(modalities)
+    if not names:
+        raise FeatureSetError(features.path, "has no modality to export", "choose another set")
+    rows = ExportedRows(features, names, advance)
     _check_target(target, features, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))

@@ -21,7 +21,7 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 14
+    assert len(shell) == 17
     for arguments in shell:
         if "--backbone" in arguments:  # shown as a user types it; here a short run will do
             arguments += ["--set", "epochs=3"]
@@ -49,6 +49,9 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         "features verify",
         "features embed",
         "features export-onnx",
+        "features explore",
+        "features export",
+        "features import",
     ],
 )
 def test_every_command_is_in_the_readme(command):
