@@ -111,6 +111,7 @@ def test_of_many_items_few_are_drawn_and_of_too_few_none(monkeypatch):
     assert same.dots == 9
 
 
+@pytest.mark.filterwarnings("ignore")  # of what mlcroissant itself uses
 def test_croissant_reads_the_table(described, make_compressed, tmp_path):
     mlcroissant = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed")
     read = mlcroissant.Dataset(described / "croissant.json")
