@@ -55,6 +55,8 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
     metavar="K",
     help="Add the K nearest others of every item, by cosine [default: none].",
 )
+@click.option("--licence", help="Of the features, for their card: best an SPDX identifier.")
+@click.option("--contact", help="Whom to ask about them, for their card.")
 @protocol_option
 @split_option
 @split_seed_option
@@ -73,6 +75,8 @@ def distill(
     preset: str | None,
     compress: str,
     neighbours: int | None,
+    licence: str | None,
+    contact: str | None,
     protocol: "Protocol",
     split: "Split",
     split_seed: int,
@@ -123,6 +127,8 @@ def distill(
         overwrite=overwrite,
         compress=kinds,
         neighbours=neighbours,
+        licence=licence,
+        contact=contact,
     )
 
     def human() -> None:

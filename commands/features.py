@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sgfd.commands.explore import explore
+from sgfd.commands.formats import export, import_
 from sgfd.commands.inputs import (
     features_path,
     load,
@@ -35,7 +37,7 @@ def features() -> None:
     """Look at feature sets, verify, compare and share them, and embed new items by them."""
 
 
-for command in (publish, push, pull, sign):
+for command in (explore, export, import_, publish, push, pull, sign):
     features.add_command(command)
 
 

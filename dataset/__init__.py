@@ -11,7 +11,7 @@ from sgfd.dataset.catalog import Feature, ItemCatalog
 from sgfd.dataset.check import check_dataset
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
-from sgfd.dataset.load import Dataset, find_dataset, list_datasets, load_dataset
+from sgfd.dataset.load import Dataset, find_dataset, list_datasets, load_dataset, read_layout
 from sgfd.dataset.parts import Parts, Protocol, Split, divide, pairs_fingerprint
 from sgfd.dataset.problems import Problem
 from sgfd.dataset.sample import make_sample
@@ -49,5 +49,6 @@ __all__ = [
     "load_dataset",
     "make_sample",
     "pairs_fingerprint",
+    "read_layout",
     "temporal_split",
 ]

@@ -52,6 +52,22 @@ def read_folder(folder: Path, problems: Problems) -> Dataset:
             "has the files of no layout",
             "give train.csv, *.inter, items.parquet or interactions.parquet",
         )
+    return _read(folder, layout, problems)
+
+
+def read_layout(folder: Path, layout: str) -> Dataset:
+    """Read a folder as one of a given layout, a name in `LAYOUTS`.
+
+    Raises:
+        DatasetError: it has not the files of this layout, or they are wrong.
+    """
+    if not LAYOUTS[layout][0](folder):
+        what = f"has not the files of {layout}" if folder.is_dir() else "is no folder"
+        raise DatasetError(folder, what, "name the folder that holds them")
+    return _read(folder, layout, Problems(strict=True))
+
+
+def _read(folder: Path, layout: str, problems: Problems) -> Dataset:
     catalog, interactions = LAYOUTS[layout][1](folder, problems)
     name = folder.resolve().name
     return Dataset(name, layout, folder, catalog, interactions, tuple(problems.found))

@@ -89,6 +89,8 @@ def distill(
     overwrite: bool = False,
     compress: Sequence[EncodingKind] = (),
     neighbours: int | None = None,
+    licence: str | None = None,
+    contact: str | None = None,
 ) -> DistillResult:
     """Make a feature set from a catalogue: fit the method's maker, stream every item through it.
 
@@ -102,10 +104,12 @@ def distill(
         compress: kinds of encoding, `float16`, `int8` or `pq`: the modalities for a reader who
             names none get a compressed one of each kind beside them, such as `fused_int8`.
         neighbours: write so many nearest others of every item, by the cosine of these modalities.
+        licence, contact: what the card says of them, a line each; the licence best as an SPDX
+            identifier.
 
     Raises:
-        DistillError: there is no such method or encoding, the data set lacks what it needs
-            (features, labels, interactions), or training diverged.
+        DistillError: there is no such method or encoding, the licence or contact is no line, the
+            data set lacks what it needs (features, labels, interactions), or training diverged.
         FeatureSetError: an encoding can't hold the features.
         JobError: the target exists, or another process is making it.
         DatasetError: a feature file is broken, or the interactions can't be divided so.
@@ -114,6 +118,7 @@ def distill(
     start = time.perf_counter()
     method, known_method, settings = method_and_settings(method, settings)
     _check_extras(compress, neighbours)
+    _check_lines(licence=licence, contact=contact)
     catalog = usable_catalog(dataset, method, known_method)
     _check_compressed_names(catalog, compress)
     pairs, use = None, None
@@ -161,6 +166,8 @@ def distill(
             default_modalities=list(made.default),
             labels=_label_record(catalog),
             student=made.student,
+            licence=licence,
+            contact=contact,
             quality=quality,
         )
         whole = export(work.result, catalog, made, manifest, compress, neighbours)
@@ -268,6 +275,14 @@ def _check_extras(compress: Sequence[str], neighbours: int | None) -> None:
             raise DistillError(f"compress {kind!r}", "is unknown", f"choose {' or '.join(KINDS)}")
     if neighbours is not None and neighbours < 1:
         raise DistillError(f"neighbours {neighbours}", "are too few", "ask for 1 or more")
+
+
+def _check_lines(**lines: str | None) -> None:
+    for name, line in lines.items():
+        if line is not None and not (0 < len(line) <= 200 and line.isprintable()):
+            raise DistillError(
+                f"{name} {line[:40]!r}", "is not one line of up to 200 characters", "shorten it"
+            )
 
 
 def method_and_settings(name: str | None, settings: Any) -> tuple[str, Method, Any]:

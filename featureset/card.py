@@ -1,24 +1,25 @@
 """The card of a feature set: its README, for people and for data hubs."""
 
-from sgfd.featureset.manifest import ENCODINGS, TABLE, Encoding, Manifest, Modality
+import re
+from typing import Any
+
+from sgfd.featureset.manifest import ENCODINGS, MAP, TABLE, Encoding, Manifest, Modality
+from sgfd.featureset.picture import Picture
+
+MADE = {"made": "this set"}
+WORDS = {
+    "neighbour agreement": "how often the nearest other item has the same label; higher is better.",
+    "neighbours kept": "share of the 10 nearest by generic features that are so here, too.",
+    "effective rank": "how many directions are in use; higher is richer.",
+    "uniformity": "lower is more evenly spread over the sphere.",
+    "alignment": "mean squared distance of items that a user had both of; lower is closer.",
+    "majority accuracy": "of always guessing the most frequent label: the floor.",
+    "fidelity": "mean cosine of student and teacher.",
+}
 
 
-def card(manifest: Manifest) -> str:
+def card(manifest: Manifest, picture: Picture | None = None) -> str:
     """Markdown with a YAML head that data hubs read."""
-    rows = "\n".join(
-        f"| {m.name} | {m.source_dimension} | {m.dimension} | {m.coverage:.1%} | "
-        f"{'unit' if m.normalised else 'as they come'} |"
-        for m in manifest.modalities
-        if m.encoding is None
-    )
-    compressed = [m.name for m in manifest.modalities if m.encoding is not None]
-    figures = {name: each for name, each in manifest.quality.items() if name not in compressed}
-    quality = "\n".join(_quality_lines(figures)) or "- none recorded"
-    labels = manifest.labels
-    label_line = (
-        f"{labels.count} labels, {labels.coverage:.1%} of the items have one" if labels else "none"
-    )
-    first = manifest.modalities[0].name if manifest.modalities else "image"
     return f"""---
 pretty_name: {_yaml(manifest.name)}
 tags:
@@ -30,43 +31,217 @@ configs:
   data_files: {TABLE}
 ---
 
-# Feature set {manifest.name}
+# Feature set {_plain(manifest.name)}
 
 Item embeddings of the data set `{manifest.dataset.name}` ({manifest.dataset.n_items} items), made
 by `{manifest.method}` with {manifest.producer.name} {manifest.producer.version} (seed
-{manifest.seed}) on {manifest.created}. It holds no user and no interaction.{_origin(manifest)}
+{manifest.seed}) on {manifest.created}. It holds no user and no interaction.
+
+{_map_lines(manifest, picture)}## What is in it
 
 | modality | generic width | distilled width | items with it | norm |
 | --- | --- | --- | --- | --- |
-{rows}
+{_modality_rows(manifest)}
 
-Labels: {label_line}.
+{_label_line(manifest)}
+
+## How it was made
+
+{_making(manifest)}
 
 ## How to read it
+
+{_reading(manifest)}
+{_compressed_lines(manifest)}{_neighbour_lines(manifest)}{_student_lines(manifest)}
+`manifest.json` has the settings, the fingerprints of the inputs and the sha256 of every file;
+`croissant.json` describes the files to whatever reads Croissant.
+
+## Quality
+
+{_measured_on(manifest)}{_quality(manifest)}
+
+## Limits
+
+{_limits(manifest)}
+
+## Licence and contact
+
+{_terms(manifest)}
+"""
+
+
+def _map_lines(manifest: Manifest, picture: Picture | None) -> str:
+    if picture is None:
+        return ""
+    entries = [f"{square} {_plain(label)} ({count})  " for square, label, count in picture.legend]
+    if picture.legend:
+        entries.append("the rest in grey  ")
+    legend = "\n".join(entries)
+    dots = f"{picture.dots} of {manifest.dataset.n_items}"
+    by = " and ".join(manifest.usual_modalities)
+    return f"""![Map of the items, a dot each]({MAP})
+
+A dot is an item ({dots}), its place the first two principal components of {by}.
+{legend}
+
+"""
+
+
+def _modality_rows(manifest: Manifest) -> str:
+    return "\n".join(
+        f"| {m.name} | {m.source_dimension} | {m.dimension} | {m.coverage:.1%} | "
+        f"{'unit' if m.normalised else 'as they come'} |"
+        for m in manifest.plain
+    )
+
+
+def _label_line(manifest: Manifest) -> str:
+    labels = manifest.labels
+    if labels is None:
+        return "Labels: none."
+    return f"Labels: {labels.count} labels, {labels.coverage:.1%} of the items have one."
+
+
+def _reading(manifest: Manifest) -> str:
+    """Four lines each of pandas, numpy, torch and this project, for the folder that holds them."""
+    if not manifest.modalities:
+        return "It has no modality."
+    first = (
+        manifest.usual_modalities[0] if manifest.usual_modalities else manifest.modalities[0].name
+    )
+    return f"""Each of these works in the folder of the set.
 
 ```python
 import pandas as pd
 
 features = pd.read_parquet("{TABLE}")  # item_id, item_index, label, one column a modality
+{first} = features.set_index("item_id")["{first}"].dropna()
 ```
 
 ```python
 import numpy as np
 
 {first} = np.load("{first}.npy", mmap_mode="r")  # row = item_index, NaN where lacking
+present = ~np.isnan({first}[:, 0])
 ```
 
-{_compressed_lines(manifest)}{_neighbour_lines(manifest)}{_student_lines(manifest)}
-`manifest.json` has the settings, the fingerprints of the inputs and the sha256 of every file.
+```python
+import numpy as np, torch
 
-## Quality
+rows = torch.from_numpy(np.load("{first}.npy")).nan_to_num()  # zeros where lacking
+embedding = torch.nn.Embedding.from_pretrained(rows)  # frozen; index = item_index
+```
 
-{_measured_on(manifest)}{quality}
+```python
+from sgfd import featureset
+
+features = featureset.load(".")  # checked; `pipeline features verify` checks all
+{first}, item_ids = features.modalities["{first}"], features.item_ids
+```
 """
 
 
-def _origin(manifest: Manifest) -> str:
-    return _guided(manifest) + _derived(manifest)
+def _quality(manifest: Manifest) -> str:
+    """Figures that generic features have too as a table, the others as a list."""
+    compressed = {m.name for m in manifest.modalities if m.encoding is not None}
+    figures = {name: each for name, each in manifest.quality.items() if name not in compressed}
+    beside, others = _parted(figures)
+    parts = []
+    if beside:
+        kinds = list(dict.fromkeys(kind for values in beside.values() for kind in values))
+        kinds.sort(key=lambda kind: kind != "generic")
+        heads = [MADE.get(kind, kind.replace("_", " ")) for kind in kinds]
+        rows = [f"| | {' | '.join(heads)} |", "| --- |" + " --- |" * len(kinds)]
+        for name, values in beside.items():
+            shown = [_share(values[kind]) if kind in values else "" for kind in kinds]
+            rows.append(f"| {name} | {' | '.join(shown)} |")
+        parts.append("Beside the generic features that it was made from:\n\n" + "\n".join(rows))
+    if lines := _quality_lines(others):
+        parts.append("\n".join(lines))
+    known = {name for figures in (beside, others) for name in _names(figures)}
+    words = [f"- {name}: {text}" for name, text in WORDS.items() if name in known]
+    if words:
+        parts.append("\n".join(words))
+    return "\n\n".join(parts) or "None recorded."
+
+
+def _parted(
+    figures: dict[str, Any], prefix: str = ""
+) -> tuple[dict[str, dict[str, float | None]], dict[str, Any]]:
+    """Figures of several kinds of features, generic ones among them, by name; and all others."""
+    beside: dict[str, dict[str, float | None]] = {}
+    others: dict[str, Any] = {}
+    for name, value in figures.items():
+        full = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, dict) and "generic" in value:
+            beside[full] = value
+        elif isinstance(value, dict):
+            inner, left = _parted(value, f"{full}, ")
+            beside |= inner
+            others |= left
+        else:
+            others[full] = value
+    return beside, others
+
+
+def _names(figures: dict[str, Any]) -> set[str]:
+    return {name.rpartition(", ")[2] for name in figures}
+
+
+def _limits(manifest: Manifest) -> str:
+    """What whoever uses it should know first."""
+    limits = [
+        f"{1 - m.coverage:.1%} of the items lack `{m.name}`: NaN in the `.npy`, null in the table."
+        for m in manifest.plain
+        if m.coverage < 1
+    ]
+    if manifest.interactions is not None:
+        limits.append(
+            f"It saw {manifest.interactions.pairs} interactions. A recommender that is judged on "
+            "any of these looks better than it is."
+        )
+    if manifest.student is None:
+        limits.append("Items that come later can't be embedded: there is no student.")
+    else:
+        limits.append(
+            "Later items are embedded by its student, from generic features of the same kind: the "
+            "same encoder, the same preprocessing."
+        )
+    if manifest.quality:
+        limits.append("The figures are of one training with one seed, on a sample of the items.")
+    limits.append(
+        "What the generic features miss or distort, these do too: they are made from nothing else"
+        + (" but the interactions." if manifest.interactions else ".")
+    )
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def _terms(manifest: Manifest) -> str:
+    licence = (
+        f"Licence: {_plain(manifest.licence)}."
+        if manifest.licence
+        else "No licence is stated: ask before you pass it on."
+    )
+    contact = (
+        f"Contact: {_plain(manifest.contact)}." if manifest.contact else "No contact is stated."
+    )
+    return f"{licence} {contact}"
+
+
+def _plain(text: str) -> str:
+    """Text from data as Markdown that means nothing but these characters."""
+    return re.sub(r"([\\`*_\[\]<|#!~$]|&(?=[#\w]))", r"\\\1", " ".join(text.split()))
+
+
+def _making(manifest: Manifest) -> str:
+    settings = ", ".join(f"`{name}` {value}" for name, value in manifest.settings.items())
+    lines = [
+        f"Method `{manifest.method}`, seed {manifest.seed}, settings: {settings or 'none'}.",
+        _guided(manifest),
+        _derived(manifest),
+        f"The catalogue's sha256 is `{manifest.dataset.fingerprints.catalogue}`.",
+    ]
+    return "\n".join(line for line in lines if line)
 
 
 def _guided(manifest: Manifest) -> str:
@@ -75,7 +250,7 @@ def _guided(manifest: Manifest) -> str:
     if use is None:
         return ""
     return (
-        f"\n{use.pairs} training interactions guided it: those of split `{use.split}`, seed "
+        f"{use.pairs} training interactions guided it: those of split `{use.split}`, seed "
         f"{use.split_seed}, protocol `{use.protocol}`.\nJudge it on pairs that are not among them."
     )
 
@@ -87,9 +262,9 @@ def _derived(manifest: Manifest) -> str:
         return ""
     made = f"from the catalogue `{origin.catalogue.name}` by the student of `{origin.name}` alone"
     if not origin.kept:
-        return f"\nIts rows were made {made}."
+        return f"Its rows were made {made}."
     return (
-        f"\nThe first {origin.kept} rows are those of `{origin.name}`, "
+        f"The first {origin.kept} rows are those of `{origin.name}`, "
         f"the other {origin.added} were made\n{made}."
     )
 
@@ -190,15 +365,11 @@ def _share(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
-def _quality_lines(figures: dict[str, object], prefix: str = "") -> list[str]:
-    lines = []
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            lines += _quality_lines(value, f"{prefix}{name}, ")
-        else:
-            shown = f"{value:.4f}" if isinstance(value, float) else value
-            lines.append(f"- {prefix}{name}: {shown}".replace("_", " "))
-    return lines
+def _quality_lines(figures: dict[str, Any]) -> list[str]:
+    return [
+        f"- {name}: {f'{value:.4f}' if isinstance(value, float) else value}"
+        for name, value in figures.items()
+    ]
 
 
 def _yaml(text: str) -> str:

@@ -312,9 +312,22 @@ class CompressedRows:
 Rows = Floats | CompressedRows
 
 
-def present_in(rows: Rows) -> NDArray[np.bool_]:
+class LazyRows(Protocol):
+    """Float32 rows (n, d) that are made as they are asked for, NaN where an item has none."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which items have one, bool (n,)."""
+
+    def __getitem__(self, items: NDArray[np.int64], /) -> Floats: ...
+
+
+def present_in(rows: Rows | LazyRows) -> NDArray[np.bool_]:
     """Which items have a modality, bool (n,)."""
-    return rows.present if isinstance(rows, CompressedRows) else ~np.isnan(rows[:, 0])
+    return ~np.isnan(rows[:, 0]) if isinstance(rows, np.ndarray) else rows.present
 
 
 def open_compressed(

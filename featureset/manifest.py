@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-FORMAT_VERSION = "1.3"
+FORMAT_VERSION = "1.4"
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 TABLE = "features.parquet"
@@ -15,6 +15,8 @@ STUDENT = "student.safetensors"
 ENCODINGS = "encodings.safetensors"
 NEIGHBOURS = "neighbours.parquet"
 CARD = "README.md"
+MAP = "map.png"
+CROISSANT = "croissant.json"
 
 FileName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
@@ -24,6 +26,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Coverage = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(ge=1)]
+OneLine = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
 EncodingKind = Literal["float16", "int8", "pq"]
 
 KINDS: tuple[EncodingKind, ...] = get_args(EncodingKind)
@@ -208,9 +211,10 @@ class FileRecord(_Part):
 class Manifest(_Part):
     """Everything about a feature set but the numbers themselves (format version 1).
 
+    `licence`, best an SPDX identifier, and `contact` are what its maker says (since format 1.4).
     `default_modalities` are for a reader who names none; all that are not compressed where it is
     empty. A reader of format 1.1 or before refuses a set with compressed modalities (their files
-    are not float32) and reads any other of format 1.2 or 1.3.
+    are not float32) and reads any other of format 1.2 to 1.4.
     """
 
     format_version: str = FORMAT_VERSION
@@ -228,6 +232,8 @@ class Manifest(_Part):
     student: Student | None = None
     neighbours: Neighbours | None = None
     derived_from: Derivation | None = None
+    licence: OneLine | None = None
+    contact: OneLine | None = None
     quality: dict[str, Any] = {}
     files: dict[FileName, FileRecord] = {}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sgfd.featureset.compression import BLOCK_VALUES, Rows, present_in
+from sgfd.featureset.compression import BLOCK_VALUES, LazyRows, Rows, present_in
 
 MOST_QUERIES = 8192  # of a block
 SLACK = 16  # candidates that FAISS gives beyond those that are needed
@@ -32,7 +32,7 @@ class CosineRows:
         width: D.
     """
 
-    def __init__(self, modalities: Sequence[Rows]) -> None:
+    def __init__(self, modalities: Sequence[Rows | LazyRows]) -> None:
         self._modalities = modalities
         self.items = np.flatnonzero(np.any([present_in(rows) for rows in modalities], axis=0))
         self.width: int = sum(rows.shape[1] for rows in modalities)

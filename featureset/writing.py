@@ -17,10 +17,13 @@ from safetensors.numpy import save
 
 from sgfd.featureset.card import card
 from sgfd.featureset.compression import Compressed, Rows, open_compressed
+from sgfd.featureset.croissant import croissant
 from sgfd.featureset.manifest import (
     CARD,
+    CROISSANT,
     ENCODINGS,
     MANIFEST,
+    MAP,
     NEIGHBOURS,
     STUDENT,
     TABLE,
@@ -28,6 +31,7 @@ from sgfd.featureset.manifest import (
     Manifest,
 )
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA, NeighbourBlock
+from sgfd.featureset.picture import map_of
 
 Block = dict[str, NDArray[Any]]
 
@@ -71,6 +75,7 @@ class FeatureSetWriter:
     ) -> None:
         self.folder = folder
         self._ids = np.asarray(item_ids, dtype=object)
+        self._labels = np.asarray(labels, dtype=object)
         self._compressed = dict(compressed or {})
         columns = {
             name: _Column(width, np.dtype("<f4"), name) for name, width in dimensions.items()
@@ -147,11 +152,16 @@ class FeatureSetWriter:
         self._files[NEIGHBOURS] = file.close()
 
     def finish(self, manifest: Manifest) -> Manifest:
-        """Complete the files, write the card and, last of all, the manifest with its records."""
-        self._close_rows()
+        """Complete the files, write the map, the card and what data hubs read, and last of all the
+        manifest with its records."""
+        rows = self.complete_rows(manifest)
         if tensors := self._encoding_tensors():
             self._add(ENCODINGS, save(tensors))
-        self._add(CARD, card(manifest).encode())
+        picture = map_of([rows[name] for name in manifest.usual_modalities], self._labels)
+        if picture is not None:
+            self._add(MAP, picture.png)
+        self._add(CARD, card(manifest, picture).encode())
+        self._add(CROISSANT, croissant(manifest, self._files))
         whole = Manifest.model_validate(
             manifest.model_dump() | {"files": dict(sorted(self._files.items()))}
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sgfd.dataset.catalog import ItemCatalog
 from sgfd.dataset.interactions import Interactions
+from sgfd.dataset.layouts.ducho import is_ducho, read_ducho
 from sgfd.dataset.layouts.mmrec import is_mmrec, read_mmrec
 from sgfd.dataset.layouts.native import is_native, read_native
 from sgfd.dataset.layouts.sgfd import is_sgfd, read_sgfd
@@ -17,6 +18,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Reader]] = {
     "native": (is_native, read_native),
     "sgfd": (is_sgfd, read_sgfd),
     "mmrec": (is_mmrec, read_mmrec),
+    "ducho": (is_ducho, read_ducho),
 }
 
 

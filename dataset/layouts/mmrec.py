@@ -1,4 +1,7 @@
-"""MMRec's layout: one tab-separated `.inter` file and `<modality>_feat.npy`."""
+"""MMRec's layout: one tab-separated `.inter` file, `<modality>_feat.npy`, and which ids the numbers
+stand for, where `i_id_mapping.csv` and `u_id_mapping.csv` say it.
+
+A folder of features without interactions is one too."""
 
 from pathlib import Path
 
@@ -17,16 +20,18 @@ from sgfd.dataset.layouts.parts import (
     number_labels,
     read_csv,
     same_rows,
+    vocabulary_of,
 )
 from sgfd.dataset.problems import Problems, places
 from sgfd.dataset.vocabulary import Vocabulary
 
 LABELS = "labels.npy"
+ITEM_IDS, USER_IDS = "i_id_mapping.csv", "u_id_mapping.csv"
 PARTS = ("train", "valid", "test")  # x_label 0, 1, 2
 
 
 def is_mmrec(folder: Path) -> bool:
-    return any(folder.glob("*.inter"))
+    return any(folder.glob("*.inter")) or any(folder.glob("*_feat.npy"))
 
 
 def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Interactions | None]:
@@ -35,16 +40,16 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
     Raises:
         DatasetError: with a strict `problems`, at the first error.
     """
-    path, *others = sorted(folder.glob("*.inter"))
-    if others:
-        problems.error(folder, f"has {len(others) + 1} .inter files", "leave one of them")
+    tables = sorted(folder.glob("*.inter"))
+    if len(tables) > 1:
+        problems.error(folder, f"has {len(tables)} .inter files", "leave one of them")
     features = {}
     for file in sorted(folder.glob("*_feat.npy")):
         name = file.name.removesuffix("_feat.npy").lower()
         feature = problems.attempt(Feature.from_npy, name, file)
         if feature is not None:
             features[name] = feature
-    parts = problems.attempt(_read_parts, path, problems) or {}
+    parts = problems.attempt(_read_parts, tables[0], problems) or {} if tables else {}
     if features:
         first = next(iter(features.values()))
         n_items, counted = first.shape[0], Path(first.source).name
@@ -54,8 +59,10 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
     features = same_rows(features, n_items, counted, problems)
     parts = {name: in_range(part, n_items, problems) for name, part in parts.items()}
     n_users = max((int(p.pairs.user.max(initial=-1)) + 1 for p in parts.values()), default=0)
-    items = Vocabulary([str(i) for i in range(n_items)])
-    users = Vocabulary([str(i) for i in range(n_users)])
+    items = problems.attempt(_read_ids, folder / ITEM_IDS, "itemID", n_items, problems)
+    users = problems.attempt(_read_ids, folder / USER_IDS, "userID", n_users, problems)
+    if items is None or users is None:
+        return None, None
     labels = None
     if (folder / LABELS).exists():
         labels = problems.attempt(_read_labels, folder / LABELS, n_items)
@@ -77,6 +84,17 @@ def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
         )
     whole = FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
     return {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
+
+
+def _read_ids(path: Path, number: str, size: int, problems: Problems) -> Vocabulary:
+    """Ids by number, where the file is there; a number that has none is its own id."""
+    if not path.exists():
+        return Vocabulary([str(i) for i in range(size)])
+    frame = read_csv(path, (number,), problems, separator="\t")
+    named = [column for column in frame.columns if column != number]
+    if not named:
+        raise DatasetError(path, f"has no column but {number}", "add that of the ids")
+    return vocabulary_of({path: frame}, number, named[0], size)
 
 
 def _read_labels(path: Path, n_items: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -221,6 +221,45 @@ def unique_names(names: list[str], path: Path, word: str = "row", first: int = 0
     return Vocabulary(ids.to_numpy())
 
 
+def vocabulary_of(
+    tables: dict[Path, pd.DataFrame], number: str, name: str, size: int
+) -> Vocabulary:
+    """Outside ids by inside numbers, from every table that has both; else the number itself.
+
+    Raises:
+        DatasetError: a number has two ids, or an id two numbers.
+    """
+    ids = np.array([str(i) for i in range(size)], dtype=object)
+    named = [
+        pd.DataFrame(
+            {"number": integers(frame, number, path), "id": frame[name], "file": str(path)}
+        ).assign(line=np.arange(2, len(frame) + 2))
+        for path, frame in tables.items()
+        if {number, name} <= set(frame.columns)
+    ]
+    if not named:
+        return Vocabulary(ids)
+    every = pd.concat(named, ignore_index=True)
+    every = every[(every["id"] != "") & every["number"].between(0, size - 1)]
+    pairs = every.drop_duplicates(["number", "id"])
+    for column, other in (("number", "id"), ("id", "number")):
+        if (twice := pairs.duplicated(column)).any():
+            row = pairs[twice].iloc[0]
+            raise DatasetError(
+                row["file"],
+                f"line {row['line']}: {number} {row['number']} and {name} {row['id']!r} "
+                f"contradict an earlier line (one {column} with two values of {other})",
+                f"give every {number} one {name}",
+            )
+    ids[pairs["number"].to_numpy()] = pairs["id"].to_numpy(dtype=object)
+    try:
+        return Vocabulary(ids)
+    except ValueError as error:
+        raise DatasetError(
+            next(iter(tables)), f"{name}: {error}", f"give every {number} its own {name}"
+        ) from None
+
+
 def _warn_of_unknown_users(
     parts: dict[str, FilePart], clean: dict[str, Pairs], users: Vocabulary, problems: Problems
 ) -> None:

@@ -20,9 +20,9 @@ from sgfd.dataset.layouts.parts import (
     number_labels,
     read_csv,
     same_rows,
+    vocabulary_of,
 )
 from sgfd.dataset.problems import Problems, places
-from sgfd.dataset.vocabulary import Vocabulary
 
 LABELS = "MetaData_normal.npy"
 _FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(\w+?))?_normal\.npy")
@@ -54,9 +54,9 @@ def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Int
     labels = problems.attempt(_read_labels, folder, n_items, counted, problems)
     tables = {folder / "items.csv": described} if described is not None else {}
     tables |= {folder / f"{name}.csv": frame for name, frame in frames.items()}
-    items = problems.attempt(_vocabulary, tables, "itemID", "asin", n_items)
+    items = problems.attempt(vocabulary_of, tables, "itemID", "asin", n_items)
     n_users = max((int(part.pairs.user.max(initial=-1)) + 1 for part in parts.values()), default=0)
-    users = problems.attempt(_vocabulary, tables, "userID", "reviewerID", n_users)
+    users = problems.attempt(vocabulary_of, tables, "userID", "reviewerID", n_users)
     if items is None or users is None:
         return None, None
     catalog = None
@@ -144,43 +144,6 @@ def _label_names(folder: Path, problems: Problems) -> dict[int, str]:
         return {}
     frame = read_csv(path, ("label", "name"), problems)
     return dict(zip(integers(frame, "label", path).tolist(), frame["name"], strict=True))
-
-
-def _vocabulary(tables: dict[Path, pd.DataFrame], number: str, name: str, size: int) -> Vocabulary:
-    """Outside ids by inside numbers, from every table that has both; else the number itself.
-
-    Raises:
-        DatasetError: a number has two ids, or an id two numbers.
-    """
-    ids = np.array([str(i) for i in range(size)], dtype=object)
-    named = [
-        pd.DataFrame(
-            {"number": integers(frame, number, path), "id": frame[name], "file": str(path)}
-        ).assign(line=np.arange(2, len(frame) + 2))
-        for path, frame in tables.items()
-        if {number, name} <= set(frame.columns)
-    ]
-    if not named:
-        return Vocabulary(ids)
-    every = pd.concat(named, ignore_index=True)
-    every = every[(every["id"] != "") & every["number"].between(0, size - 1)]
-    pairs = every.drop_duplicates(["number", "id"])
-    for column, other in (("number", "id"), ("id", "number")):
-        if (twice := pairs.duplicated(column)).any():
-            row = pairs[twice].iloc[0]
-            raise DatasetError(
-                row["file"],
-                f"line {row['line']}: {number} {row['number']} and {name} {row['id']!r} "
-                f"contradict an earlier line (one {column} with two values of {other})",
-                f"give every {number} one {name}",
-            )
-    ids[pairs["number"].to_numpy()] = pairs["id"].to_numpy(dtype=object)
-    try:
-        return Vocabulary(ids)
-    except ValueError as error:
-        raise DatasetError(
-            next(iter(tables)), f"{name}: {error}", f"give every {number} its own {name}"
-        ) from None
 
 
 def _titles(described: pd.DataFrame | None, path: Path, n_items: int) -> NDArray[np.object_] | None:

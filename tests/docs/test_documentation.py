@@ -35,7 +35,7 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 21
+    assert len(shell) == 24
     for arguments in shell:
         done = run_in(tmp_path, *quick(arguments)[1:])
         assert done.code == 0, (arguments, done.err)
@@ -89,6 +89,9 @@ def test_a_tutorial_runs_from_top_to_bottom(run_in, all_cores, tmp_path, tutoria
         "features sign",
         "features embed",
         "features export-onnx",
+        "features explore",
+        "features export",
+        "features import",
     ],
 )
 def test_every_command_is_in_the_readme(command):

@@ -277,3 +277,50 @@ def web(tmp_path_factory) -> Iterator[Web]:
             yield Web(folder, f"http://127.0.0.1:{port}", log)
         finally:
             process.kill()
+
+
+def make_set_of_rows(
+    target: Path,
+    rows: dict[str, np.ndarray],
+    labels: np.ndarray | None = None,
+    ids: list[str] | None = None,
+    **described: object,
+) -> None:
+    """Rows as they are; `described` are further fields of the manifest."""
+    n = len(next(iter(rows.values())))
+    ids = ids or [f"item {number}" for number in range(n)]
+    labels = np.full(n, None, dtype=object) if labels is None else labels
+    names = sorted({label for label in labels if label is not None})
+    fields = {
+        "name": target.name,
+        "created": now(),
+        "producer": Producer(name="sgfd", version="0"),
+        "method": "raw",
+        "settings": {},
+        "seed": 0,
+        "dataset": DatasetOrigin(
+            name="tiny", n_items=n, fingerprints=Fingerprints(catalogue="0" * 64)
+        ),
+        "modalities": [
+            Modality(
+                name=name,
+                file=f"{name}.npy",
+                source_dimension=values.shape[1],
+                dimension=values.shape[1],
+                normalised=False,
+                coverage=float((~np.isnan(values[:, 0])).mean()),
+            )
+            for name, values in rows.items()
+        ],
+        "labels": Labels(count=len(names), names=names, coverage=1.0) if names else None,
+    }
+    target.mkdir(parents=True)
+    widths = {name: values.shape[1] for name, values in rows.items()}
+    with FeatureSetWriter(target, ids, labels, widths) as writer:
+        writer.append(rows)
+        writer.finish(Manifest(**fields | described))
+
+
+@pytest.fixture
+def make_rows_set() -> Callable[..., None]:
+    return make_set_of_rows

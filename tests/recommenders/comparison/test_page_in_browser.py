@@ -1,18 +1,10 @@
 """The page in a real browser: on a phone and on a desk, by keyboard, without a network."""
 
-import shutil
-
 import pytest
 
 from sgfd.recommenders.comparison import contrasts, write_report
 
-CHROMIUM = shutil.which("chromium")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +13,6 @@ def address(fake_comparison, tmp_path_factory):
     comparison = fake_comparison(14, 6, 5, protocols=("honest",))
     write_report(comparison, contrasts(comparison, ("recall@20", "ndcg@20")), folder)
     return (folder / "report.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -1,0 +1,114 @@
+"""The card's picture: a small map of the items, coloured by label."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgfd.featureset.compression import Rows
+from sgfd.featureset.neighbours import CosineRows
+from sgfd.featureset.picked import PickedRows
+from sgfd.featureset.plane import plane
+
+MOST_DOTS = 5_000  # of more items as many are drawn, spread evenly
+WIDTH, HEIGHT = 720, 450
+FINER = 3  # dots are drawn in so many times as many pixels, then averaged: soft edges
+MARGIN, RADIUS = 12, 2.5
+
+# A square of text for each colour, so that a legend can stand in any Markdown.
+COLOURS = {
+    "\N{LARGE BLUE SQUARE}": (0x2F, 0x6F, 0xD0),
+    "\N{LARGE ORANGE SQUARE}": (0xF0, 0x8C, 0x2E),
+    "\N{LARGE GREEN SQUARE}": (0x3C, 0x9A, 0x4F),
+    "\N{LARGE RED SQUARE}": (0xD0, 0x39, 0x2F),
+    "\N{LARGE PURPLE SQUARE}": (0x8A, 0x5C, 0xC2),
+    "\N{LARGE BROWN SQUARE}": (0x8B, 0x5A, 0x36),
+    "\N{LARGE YELLOW SQUARE}": (0xD9, 0xAE, 0x06),
+}
+OTHER = (0xC4, 0xCA, 0xD2)
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A map of the items.
+
+    Attributes:
+        png: the file.
+        dots: items that are drawn.
+        legend: square, label and number of items (all of them) of each colour.
+    """
+
+    png: bytes
+    dots: int
+    legend: list[tuple[str, str, int]]
+
+
+def map_of(modalities: Sequence[Rows], labels: NDArray[np.object_]) -> Picture | None:
+    """Draw the items by the first two principal components of their unit rows.
+
+    Args:
+        modalities: rows (n, d) of each.
+        labels: object (n,), label name or None; the most frequent ones get a colour.
+
+    Returns:
+        None where fewer than 3 items have a row.
+    """
+    n = len(labels)
+    if n < 3 or not modalities:
+        return None
+    drawn = np.unique(np.linspace(0, n - 1, min(n, MOST_DOTS)).round().astype(np.int64))
+    rows = CosineRows([PickedRows(each, drawn) for each in modalities])
+    if len(rows.items) < 3:
+        return None
+    names, counts = np.unique(
+        np.array([label for label in labels if label is not None], dtype=str), return_counts=True
+    )
+    most = np.argsort(-counts, kind="stable")[: len(COLOURS)]
+    legend = [
+        (square, str(names[place]), int(counts[place]))
+        for square, place in zip(COLOURS, most, strict=False)
+    ]
+    colour_of = {label: COLOURS[square] for square, label, _ in legend}
+    colours = np.array(
+        [colour_of.get(label, OTHER) for label in labels[drawn[rows.items]]], dtype=np.uint8
+    )
+    return Picture(_png(_dots(plane(rows), colours)), len(rows.items), legend)
+
+
+def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
+    """Points (k, 2) as dots of a picture (HEIGHT, WIDTH, 3), both axes at one scale."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    room = np.array([WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN])
+    scale = float((room / np.maximum(high - low, 1e-12)).min())
+    centred = (points - (low + high) / 2) * np.array([scale, -scale])
+    middle = np.rint((centred + np.array([WIDTH, HEIGHT]) / 2) * FINER).astype(np.int64)
+    canvas = np.full((HEIGHT * FINER, WIDTH * FINER, 3), 255, dtype=np.uint8)
+    other = (colours == OTHER).all(axis=1)
+    order = np.argsort(~other, kind="stable")  # what has a colour lies on what has none
+    reach = int(RADIUS * FINER)
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            if down**2 + right**2 <= (RADIUS * FINER) ** 2:
+                x, y = middle[order, 0] + right, middle[order, 1] + down
+                canvas[y, x] = colours[order]
+    fine = canvas.reshape(HEIGHT, FINER, WIDTH, FINER, 3)
+    picture: Pixels = fine.mean(axis=(1, 3)).astype(np.uint8)
+    return picture
+
+
+def _png(pixels: Pixels) -> bytes:
+    """Pixels (h, w, 3) as PNG (ISO/IEC 15948): signature, header, deflated rows, end."""
+    height, width, _ = pixels.shape
+    lines = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each begins with its filter, 0
+    lines[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(lines.tobytes(), 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks.items()
+    )
