@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sgfd.featureset.compression import BLOCK_ROWS, Rows
+from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES, Rows
 from sgfd.featureset.reading import FeatureSet
 
 SAME_ROW = 1e-4  # difference, in units of a modality's root mean square entry, that is rounding
@@ -112,9 +112,10 @@ def _compare(
     compared = gained = lost = 0
     sum_of_cosines = 0.0
     moved: list[tuple[str, float]] = []
-    for start in range(0, len(old_places), BLOCK_ROWS):
-        places = old_places[start : start + BLOCK_ROWS]
-        rows, others = before[places], after[new_places[start : start + BLOCK_ROWS]]
+    step = _step(before)
+    for start in range(0, len(old_places), step):
+        places = old_places[start : start + step]
+        rows, others = before[places], after[new_places[start : start + step]]
         had, has = ~np.isnan(rows[:, 0]), ~np.isnan(others[:, 0])
         gained += int((has & ~had).sum())
         lost += int((had & ~has).sum())
@@ -175,11 +176,17 @@ def _same_student(old: FeatureSet, new: FeatureSet) -> bool:
 def _root_mean_square(rows: Rows) -> float:
     """Of the entries of the rows that are there."""
     total = count = 0.0
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = np.asarray(rows[start : start + BLOCK_ROWS], dtype=np.float64)
+    step = _step(rows)
+    for start in range(0, len(rows), step):
+        block = np.asarray(rows[start : start + step], dtype=np.float64)
         total += float(np.nansum(block * block))
         count += int((~np.isnan(block)).sum())
     return (total / count) ** 0.5 if count else 0.0
+
+
+def _step(rows: Rows) -> int:
+    """Rows of one block."""
+    return max(1, min(BLOCK_ROWS, BLOCK_VALUES // int(rows.shape[1])))
 
 
 def _cosines(rows: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -46,7 +46,8 @@ from sgfd.featureset.versions import (
 
 MANIFEST_BYTES = 2**26  # more than any manifest has: a server could send on for ever
 BLOCK_BYTES = 2**20
-READ_AHEAD = 2**23  # bytes of one request to an object store
+PART_BYTES = 2**23  # of one request to an object store
+MOST_PARTS = 10_000  # of one object, in S3
 TRIES = 3  # that brought nothing new, before a transfer is given up
 
 _HTTP = ("http", "https")
@@ -377,7 +378,7 @@ class _Folder:
                 self.at(name), "is a link that leads out of the folder", "put the file itself there"
             )
         self.fs.invalidate_cache()  # what was known of it may be of an earlier one
-        with self.fs.open(path, "rb", block_size=READ_AHEAD) as file:
+        with self.fs.open(path, "rb", block_size=PART_BYTES) as file:
             file.seek(offset)
             yield file, offset
 
@@ -403,20 +404,24 @@ class _Folder:
             FeatureSetError: it can't be, another writer's is there and may not be replaced, or the
                 place holds another number of bytes afterwards.
         """
-        only_new = {"mode": "create"} if self.protocol in _S3 and not replace else {}
+        sent = len(source) if isinstance(source, bytes) else source.stat().st_size
+        options: dict[str, Any] = {}
+        if self.protocol in _S3:
+            # Several parts are in memory at once: by themselves they would be of 50 MB.
+            options["chunksize"] = max(PART_BYTES, -(-sent // MOST_PARTS))
+            options["mode"] = "overwrite" if replace else "create"
         with _talking(self.at(name)):
             try:
                 if self.protocol not in _OBJECT_STORES:
                     self.fs.makedirs(self.path, exist_ok=True)
                 path = f"{self.path}/{name}"
                 if isinstance(source, bytes):
-                    self.fs.pipe_file(path, source, **only_new)
+                    self.fs.pipe_file(path, source, **options)
                 else:
-                    self.fs.put_file(str(source), path, **only_new)
+                    self.fs.put_file(str(source), path, **options)
             except FileExistsError:
                 raise _taken(self) from None
         size = (self.info(name) or {}).get("size")
-        sent = len(source) if isinstance(source, bytes) else source.stat().st_size
         if size != sent:
             raise FeatureSetError(
                 self.at(name),

@@ -172,8 +172,9 @@ def _check_rows(opened: FeatureSet) -> list[str]:
     for modality in opened.manifest.modalities:
         where = opened.path / modality.file
         rows, present = opened.modalities[modality.name], 0
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = np.asarray(rows[start : start + BLOCK_ROWS])
+        step = max(1, min(BLOCK_ROWS, BLOCK_VALUES // modality.dimension))
+        for start in range(0, len(rows), step):
+            block = np.asarray(rows[start : start + step])
             there = ~np.isnan(block).all(axis=1)
             present += int(there.sum())
             norms = np.linalg.norm(block.astype(np.float64), axis=1)
