@@ -74,6 +74,17 @@ class FeatureSet:
     @cached_property
     def item_ids(self) -> NDArray[np.object_]:
         """Ids of the n items, in the order of the rows."""
+        return _objects(self._ids())
+
+    def check_item_ids(self) -> None:
+        """Whether there is one id a row, each once.
+
+        Raises:
+            FeatureSetError: there is not.
+        """
+        self._ids()
+
+    def _ids(self) -> pa.ChunkedArray:
         ids = self._column("item_id", pa.string())
         if len(ids) != self.n_items:
             raise FeatureSetError(
@@ -81,7 +92,7 @@ class FeatureSet:
             )
         if ids.null_count or len(ids.unique()) != len(ids):
             raise FeatureSetError(self.path / TABLE, "item ids are not unique", _MAKE_AGAIN)
-        return _objects(ids)
+        return ids
 
     @cached_property
     def labels(self) -> NDArray[np.object_]:

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -63,19 +64,25 @@ def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
-    problems = [
-        f"{opened.path / name}: sha256 is not the manifest's; get the file again"
-        for name in changed_files(opened)
-    ]
-    if problems:
-        return problems  # what the files say is not what was made: no use in comparing them
-    problems += _check_stray_files(opened)
+    with ThreadPoolExecutor(1) as beside:  # hashing lets go of the interpreter
+        hashing = beside.submit(changed_files, opened)
+        problems = _check_contents(opened, catalogue)
+        changed = hashing.result()
+    if changed:  # what the files say is not what was made: no use in telling of that
+        return [
+            f"{opened.path / name}: sha256 is not the manifest's; get the file again"
+            for name in changed
+        ]
+    return _check_stray_files(opened) + problems
+
+
+def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str]:
+    problems = []
     try:
         if opened.manifest.student is not None:
             opened.student()
-        if len(opened.item_ids) != opened.n_items:
-            problems.append(f"{opened.path / TABLE}: not one row an item")
-        problems += _check_table(opened) or _check_rows(opened)
+        opened.check_item_ids()
+        problems += _check_rows(opened)
         if opened.manifest.neighbours is not None:
             problems += _check_neighbours(opened)
         if catalogue is not None:
@@ -105,31 +112,46 @@ def _check_stray_files(opened: FeatureSet) -> list[str]:
     ]
 
 
-def _check_table(opened: FeatureSet) -> list[str]:
-    """Compare the table with the .npy files batch by batch."""
+def _check_rows(opened: FeatureSet) -> list[str]:
+    """Compare the table with the .npy files and both with the manifest, in one pass of blocks."""
     where = opened.path / TABLE
     columns = {"item_index": pa.int64(), "label": pa.string()} | {
         m.name: pa.list_(pa.from_numpy_dtype(m.stored_type), m.stored_columns)
         for m in opened.manifest.modalities
     }
+    widest = max([1, *(m.dimension for m in opened.manifest.modalities)])
+    step = max(1, min(BLOCK_ROWS, BLOCK_VALUES // widest))
+    present = dict.fromkeys(opened.modalities, 0)
+    row = 0
     try:
-        file = pq.ParquetFile(where)
+        file = pq.ParquetFile(where, memory_map=True)
         schema = file.schema_arrow
         for name, kind in columns.items():
             if name not in schema.names or schema.field(name).type != kind:
                 return [f"{where}: column {name} is missing or not {kind}; make the set again"]
-        row = 0
-        for batch in file.iter_batches(columns=list(columns)):
+        for batch in file.iter_batches(step, columns=list(columns)):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)
             if not np.array_equal(index, np.arange(row, row + len(batch))):
                 return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
+            stored = opened.stored_block(row, row + len(batch))
+            lacking: dict[str, NDArray[np.bool_]] = {}
             for modality in opened.manifest.modalities:
-                if not _agrees(opened, modality, batch.column(modality.name), row):
+                name = modality.name
+                rows = opened.modalities[name]
+                compressed = isinstance(rows, CompressedRows)
+                block = rows[row : row + len(batch)] if compressed else stored[name]
+                lacking[name], problem = _check_block(modality, block, row)
+                if problem:
+                    return [f"{opened.path / modality.file}: {problem}; make the set again"]
+                present[name] += int((~lacking[name]).sum())
+                if not _same(batch.column(name), stored[name], lacking[name]):
                     return [
-                        f"{where}: column {modality.name} is not {modality.file} "
+                        f"{where}: column {name} is not {modality.file} "
                         f"(rows {row} to {row + len(batch) - 1}); make the set again"
                     ]
-                if not _lacks_as_its_source(opened, modality, slice(row, row + len(batch))):
+            for modality in opened.manifest.modalities:
+                encoding = modality.encoding
+                if encoding and not np.array_equal(lacking[modality.name], lacking[encoding.of]):
                     return [
                         f"{opened.path / modality.file}: other items lack it than what it is of "
                         f"(rows {row} to {row + len(batch) - 1}); make the set again"
@@ -137,68 +159,47 @@ def _check_table(opened: FeatureSet) -> list[str]:
             row += len(batch)
     except (pa.ArrowException, OSError) as error:
         return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
-    return []
+    return [
+        f"{opened.path / modality.file}: {present[modality.name]} of {row} items have it, and the "
+        f"manifest says {modality.coverage:.1%}; make the set again"
+        for modality in opened.manifest.modalities
+        if row and abs(present[modality.name] / row - modality.coverage) > ROUNDING
+    ]
 
 
-def _agrees(opened: FeatureSet, modality: Modality, column: pa.Array, row: int) -> bool:
-    part = slice(row, row + len(column))
-    rows = opened.modalities[modality.name]
-    stored = rows.stored[part] if isinstance(rows, CompressedRows) else rows[part]
+def _check_block(
+    modality: Modality, block: NDArray[np.float32], first: int
+) -> tuple[NDArray[np.bool_], str | None]:
+    """Which rows of a block are lacking, and what is wrong with the others, if anything is."""
+    squares = np.einsum("ij,ij->i", block, block)
+    odd = np.flatnonzero(~np.isfinite(squares))  # NaN, infinite, or too large for float32
+    lacking = np.zeros(len(block), dtype=bool)
+    lacking[odd] = np.isnan(block[odd]).all(axis=1)
+    broken = odd[~lacking[odd] & ~np.isfinite(block[odd]).all(axis=1)]
+    if len(broken):
+        return lacking, f"row {first + broken[0]} is not finite"
+    if modality.normalised:
+        # A row of zeros has no direction, and stays one.
+        norms = np.sqrt(squares, where=~lacking, out=np.zeros_like(squares))
+        off = np.flatnonzero(~lacking & (norms > 0) & ~(np.abs(norms - 1) <= NOT_UNIT))
+        if len(off):
+            return lacking, (
+                f"row {first + off[0]} has norm {norms[off[0]]:.4g}, and the manifest says "
+                "unit vectors"
+            )
+    return lacking, None
+
+
+def _same(column: pa.Array, stored: NDArray[Any], lacking: NDArray[np.bool_]) -> bool:
+    """Whether a column of the table has the stored rows (b, c), and null where they are lacking."""
     if len(stored) != len(column):
         return False
-    nan = np.isnan(rows[part])
-    lacking = nan.all(axis=1)
-    if not np.array_equal(lacking, nan.any(axis=1)):
-        return False
     null = column.is_null().to_numpy(zero_copy_only=False)
-    values = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-    return np.array_equal(null, lacking) and np.array_equal(values, stored[~null].reshape(-1))
-
-
-def _lacks_as_its_source(opened: FeatureSet, modality: Modality, part: slice) -> bool:
-    """Whether a compressed modality lacks rows where the one that it is of does."""
-    if modality.encoding is None:
-        return True
-    own, source = (
-        np.isnan(opened.modalities[name][part][:, 0])
-        for name in (modality.name, modality.encoding.of)
-    )
-    return np.array_equal(own, source)
-
-
-def _check_rows(opened: FeatureSet) -> list[str]:
-    """Whether the rows are finite, and of the norm and number that the manifest says."""
-    problems = []
-    for modality in opened.manifest.modalities:
-        where = opened.path / modality.file
-        rows, present = opened.modalities[modality.name], 0
-        step = max(1, min(BLOCK_ROWS, BLOCK_VALUES // modality.dimension))
-        for start in range(0, len(rows), step):
-            block = np.asarray(rows[start : start + step])
-            there = ~np.isnan(block).all(axis=1)
-            present += int(there.sum())
-            norms = np.linalg.norm(block.astype(np.float64), axis=1)
-            if not np.isfinite(norms[there]).all():
-                row = start + int(np.flatnonzero(there & ~np.isfinite(norms))[0])
-                problems.append(f"{where}: row {row} is not finite; make the set again")
-                break
-            # A row of zeros has no direction, and stays one.
-            off = there & (norms > 0) & (np.abs(norms - 1) > NOT_UNIT)
-            if modality.normalised and off.any():
-                row = int(np.flatnonzero(off)[0])
-                problems.append(
-                    f"{where}: row {start + row} has norm {norms[row]:.4g}, and the manifest says "
-                    "unit vectors; make the set again"
-                )
-                break
-        else:
-            coverage = present / len(rows) if len(rows) else modality.coverage
-            if abs(coverage - modality.coverage) > ROUNDING:
-                problems.append(
-                    f"{where}: {present} of {len(rows)} items have it, and the manifest says "
-                    f"{modality.coverage:.1%}; make the set again"
-                )
-    return problems
+    if not np.array_equal(null, lacking):
+        return False
+    values = column.drop_null().flatten() if lacking.any() else column.flatten()
+    there = stored[~lacking] if lacking.any() else stored
+    return np.array_equal(values.to_numpy(zero_copy_only=False), there.reshape(-1))
 
 
 def _check_student(opened: FeatureSet, catalogue: Catalogue) -> list[str]:
