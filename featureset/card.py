@@ -34,8 +34,8 @@ configs:
 # Feature set {_plain(manifest.name)}
 
 Item embeddings of the data set `{manifest.dataset.name}` ({manifest.dataset.n_items} items), made
-by `{manifest.method}` with {manifest.producer.name} {manifest.producer.version} (seed
-{manifest.seed}) on {manifest.created}. It holds no user and no interaction.
+by `{manifest.method}` with {manifest.producer.name} {manifest.producer.version} on
+{manifest.created}. It holds no user and no interaction.
 
 {_map_lines(manifest, picture)}## What is in it
 
@@ -104,31 +104,30 @@ def _label_line(manifest: Manifest) -> str:
 
 def _reading(manifest: Manifest) -> str:
     """Four lines each of pandas, numpy, torch and this project, for the folder that holds them."""
-    if not manifest.modalities:
+    usual = manifest.usual_modalities
+    first = next((m for m in manifest.modalities if m.name in usual), None)
+    if first is None:
         return "It has no modality."
-    first = (
-        manifest.usual_modalities[0] if manifest.usual_modalities else manifest.modalities[0].name
-    )
     return f"""Each of these works in the folder of the set.
 
 ```python
 import pandas as pd
 
 features = pd.read_parquet("{TABLE}")  # item_id, item_index, label, one column a modality
-{first} = features.set_index("item_id")["{first}"].dropna()
+rows = features.set_index("item_id")["{first.name}"].dropna()
 ```
 
 ```python
 import numpy as np
 
-{first} = np.load("{first}.npy", mmap_mode="r")  # row = item_index, NaN where lacking
-present = ~np.isnan({first}[:, 0])
+rows = np.load("{first.file}", mmap_mode="r")  # row = item_index, NaN where lacking
+present = ~np.isnan(rows[:, 0])
 ```
 
 ```python
 import numpy as np, torch
 
-rows = torch.from_numpy(np.load("{first}.npy")).nan_to_num()  # zeros where lacking
+rows = torch.from_numpy(np.load("{first.file}")).nan_to_num()  # zeros where lacking
 embedding = torch.nn.Embedding.from_pretrained(rows)  # frozen; index = item_index
 ```
 
@@ -136,7 +135,7 @@ embedding = torch.nn.Embedding.from_pretrained(rows)  # frozen; index = item_ind
 from sgfd import featureset
 
 features = featureset.load(".")  # checked; `pipeline features verify` checks all
-{first}, item_ids = features.modalities["{first}"], features.item_ids
+rows, item_ids = features.modalities["{first.name}"], features.item_ids
 ```
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sgfd.featureset.manifest import TABLE, FileRecord, Manifest, Modality
 
-# Beside names of our own the standard wants these, whatever a file uses of them.
+# The standard wants all of these, whatever a file uses.
 CONTEXT: dict[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",

@@ -29,8 +29,10 @@ def write_hf_datasets(rows: ExportedRows, folder: Path) -> None:
 
 
 def write_lance(rows: ExportedRows, folder: Path) -> None:
-    """Raises:
-    FeatureSetError: pylance is not installed.
+    """The table, as a stream of record batches.
+
+    Raises:
+        FeatureSetError: pylance is not installed.
     """
     try:
         import lance

@@ -55,8 +55,8 @@ def test_each_way_of_reading_runs(described, monkeypatch):
         found.append(space)
     with_pandas, with_numpy, with_torch, with_us = found
     rows = np.load(described / "image.npy")
-    assert with_pandas["image"].index.tolist() == [f"item {i}" for i in range(60) if i != 7]
-    np.testing.assert_array_equal(np.stack(with_pandas["image"]), np.delete(rows, 7, axis=0))
+    assert with_pandas["rows"].index.tolist() == [f"item {i}" for i in range(60) if i != 7]
+    np.testing.assert_array_equal(np.stack(with_pandas["rows"]), np.delete(rows, 7, axis=0))
     assert (~with_numpy["present"]).nonzero()[0].tolist() == [7]
     looked_up = with_torch["embedding"](torch.tensor([3, 7]))
     np.testing.assert_array_equal(looked_up.numpy(), [rows[3], np.zeros(5)])
@@ -152,3 +152,10 @@ def test_distill_takes_licence_and_contact(pipeline, tmp_path):
     assert done.code == 2
     assert "is not one line" in done.err
     assert not (tmp_path / "artifacts" / "other").exists()
+
+
+def test_a_modality_that_is_no_name_in_python_is_read_all_the_same(make_rows_set, tmp_path):
+    make_rows_set(tmp_path / "made", {"3d": np.eye(4, dtype=np.float32)})
+    card = (tmp_path / "made" / "README.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        compile(block, "card", "exec")

@@ -110,6 +110,31 @@ def test_a_plane_of_little(shape):
     assert np.isfinite(found).all()
 
 
+@pytest.mark.parametrize("d", [90, 300])
+def test_a_plane_of_many_columns_is_that_of_statsmodels(rng, d):
+    spread = 1 / np.arange(1, d + 1) ** 0.3  # slow decay, as embeddings have
+    rows = (rng.normal(size=(500, d)) * spread + rng.normal(size=d)).astype(np.float32)
+    unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    expected = PCA(unit, 2, standardize=False, normalize=False).factors
+    found = plane(CosineRows([rows]))
+    for axis in range(2):
+        assert abs(np.corrcoef(found[:, axis], expected[:, axis])[0, 1]) > 0.9999
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.ones((200, 100)),
+        np.eye(100)[[0, 1] * 100],  # one-hot, as the method `label` makes
+        np.outer(np.linspace(1, 2, 100), np.eye(80)[0]),
+        np.zeros((100, 100)),
+        np.eye(200),
+    ],
+)
+def test_a_plane_of_rows_that_are_much_alike(rows):
+    assert np.isfinite(plane(CosineRows([rows.astype(np.float32)]))).all()
+
+
 def test_what_comes_from_data_is_never_markup(page_of):
     assert HOSTILE not in page_of[-1]
     assert "window.hurt" not in page_of[-1]
