@@ -67,7 +67,7 @@ def main() -> None:
     for items in options.items:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "set"
-            write(place, items)
+            write(place, ids_of(items))
             for work in WORKS:
                 show(items, work, [child(work, place, items) for _ in range(options.repeats)])
 
@@ -96,13 +96,15 @@ def measure(work: str, place: Path, items: int) -> dict[str, float]:
     """Seconds of a work and of its floor, and the memory of the work, which comes first."""
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         copy, plain = Path(folder) / "copy", Path(folder) / "plain"
+        ids = ids_of(items)
+        wanted = np.random.default_rng(1).permutation(ids)
         works: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {
-            "write": (lambda: write(copy, items), lambda: write_plainly(copy, plain)),
+            "write": (lambda: write(copy, ids), lambda: write_plainly(copy, plain)),
             "verify": (lambda: verify(place), lambda: hash_all(place)),
             "open": (lambda: load(place), None),
             "align": (
-                lambda: load(place).align(shuffled(items)),
-                lambda: index_plainly(place, shuffled(items)),
+                lambda: load(place).align(wanted),
+                lambda: index_plainly(place, wanted),
             ),
             "read": (lambda: read(place), lambda: read_plainly(place)),
         }
@@ -128,11 +130,8 @@ def ids_of(items: int) -> np.ndarray:
     return np.array([f"B{i:09d}" for i in range(items)], dtype=object)
 
 
-def shuffled(items: int) -> np.ndarray:
-    return np.random.default_rng(1).permutation(ids_of(items))
-
-
-def write(folder: Path, items: int) -> None:
+def write(folder: Path, ids: np.ndarray) -> None:
+    items = len(ids)
     folder.mkdir()
     rows = np.random.default_rng(0).standard_normal((BLOCK, WIDTH), dtype=np.float32)
     labels = np.array(["a", "b", None], dtype=object)[np.arange(items) % 3]
@@ -158,7 +157,7 @@ def write(folder: Path, items: int) -> None:
             for name in MODALITIES
         ],
     )
-    with FeatureSetWriter(folder, ids_of(items), labels, dict.fromkeys(MODALITIES, WIDTH)) as out:
+    with FeatureSetWriter(folder, ids, labels, dict.fromkeys(MODALITIES, WIDTH)) as out:
         for start in range(0, items, BLOCK):
             out.append(dict.fromkeys(MODALITIES, rows[: items - start]))
         out.finish(manifest)

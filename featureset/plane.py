@@ -1,12 +1,14 @@
 """Items as points of a plane: where their directions spread most."""
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from sgfd.featureset.neighbours import CosineRows, Matrix
 
 FITTED_ROWS = 20_000  # at most, spread evenly over the items; a plane needs no more
 SMALL = 64  # rows or columns of which all axes are found at once
+NARROW = 768  # columns whose products with one another are quickly made and taken apart
 SPARE, MOST_ROUNDS, SETTLED = 14, 20, 1e-7  # of the search for two axes among more
 
 
@@ -36,6 +38,10 @@ def _axes(centred: Matrix) -> Matrix:
     """The directions (d, 2) of the largest variance, or the only one (1, 1)."""
     if min(centred.shape) <= SMALL:
         directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    elif centred.shape[1] <= NARROW:
+        last = centred.shape[1] - 1
+        products = centred.T @ centred
+        directions = scipy.linalg.eigh(products, subset_by_index=[last - 1, last])[1].T[::-1]
     else:
         directions = _leading(centred)
     largest = np.abs(directions).argmax(axis=1)
