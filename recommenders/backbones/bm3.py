@@ -35,7 +35,7 @@ class BM3Settings(BackboneSettings):
     """Share of a target's entries that are dropped (0.3 or 0.5 in the paper)."""
     contrast_weight: Annotated[NotNegative, Range(0.1, 10.0, log=True, features=True)] = 2.0
     """Weight of the modality losses (the authors' cl_weight)."""
-    item_weight: Annotated[NotNegative, Range(0.05, 1.0, log=True, features=True)] = 0.0
+    item_weight: Annotated[NotNegative, Range(0.0, 1.0, features=True)] = 0.0
     """Weight of a loss that lets items learn from their content; the paper has none (0)."""
     regularization: Annotated[NotNegative, Range(1e-4, 1.0, log=True)] = 0.1
     """Weight of the norms of users and items (0.1, 0.01 or 0.001 in the paper)."""
