@@ -97,7 +97,11 @@ def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
                 x, y = middle[order, 0] + right, middle[order, 1] + down
                 canvas[y, x] = colours[order]
     fine = canvas.reshape(HEIGHT, FINER, WIDTH, FINER, 3)
-    picture: Pixels = fine.mean(axis=(1, 3)).astype(np.uint8)
+    total = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint16)
+    for down in range(FINER):
+        for right in range(FINER):
+            total += fine[:, down, :, right]
+    picture: Pixels = (total // FINER**2).astype(np.uint8)
     return picture
 
 
