@@ -53,8 +53,8 @@ class BM3(Backbone):
         score(u, i) = p(h_u) . p(h_i)
 
     In the paper's losses h_i is a target of the content and has no gradient from it: what features
-    change is W_m, which ranks nothing, and p, which they bend away from the interactions. That is
-    why BM3 is no better with features than without; `item_weight` mends it (docs/results).
+    change is W_m, which ranks nothing, and p, which serves the interactions too. So they reach the
+    ranking through p alone; `item_weight` opens the direct way (figures in docs/results).
 
     Without features only the interaction loss remains. An item that lacks a modality takes no
     part in that modality's losses. The presets are the rates at which SGFD's authors train it
