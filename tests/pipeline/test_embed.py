@@ -36,13 +36,6 @@ def made(run_in, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def here(made, tmp_path):
-    for path in made.iterdir():
-        shutil.copytree(path, tmp_path / path.name)
-    return tmp_path
-
-
 EMBED = ("features", "embed", "--features", "old", "--catalogue")
 
 
