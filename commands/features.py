@@ -216,28 +216,28 @@ def features_lineage(features: str, artifacts_root: Path, runs_root: Path, as_js
         click.echo(f"{own['name']}@{own['version']}")
         producer = f"{own['producer']['name']} {own['producer']['version']}"
         click.echo(
-            f"  made        {own['created']} by {producer}: {own['method']}, seed {own['seed']}"
+            f"  made          {own['created']} by {producer}: {own['method']}, seed {own['seed']}"
         )
         prints = own["dataset"]["fingerprints"]
-        click.echo(f"  data set    {own['dataset']['name']}, {own['dataset']['n_items']} items")
+        click.echo(f"  data set      {own['dataset']['name']}, {own['dataset']['n_items']} items")
         for what in ("catalogue", "labels", "interactions"):
             if prints[what] is not None:
-                click.echo(f"  {what:<12}sha256 {prints[what]}")
+                click.echo(f"  {what:<14}sha256 {prints[what]}")
         if (use := own["interactions"]) is not None:
             part = f"split {use['split']}, seed {use['split_seed']}, protocol {use['protocol']}"
-            click.echo(f"  guided by   {use['pairs']} training interactions: {part}")
+            click.echo(f"  guided by     {use['pairs']} training interactions: {part}")
         step = found["derived_from"]
         while step is not None:
             here = "" if step["path"] else "  (not at hand)"
             click.echo(
-                f"  from        {step['name']}@{step['version']}: {step['kept']} rows kept, "
+                f"  from          {step['name']}@{step['version']}: {step['kept']} rows kept, "
                 f"{step['added']} items of {step['catalogue']} added{here}"
             )
             step = step["derived_from"]
         for name in found["derived"]:
-            click.echo(f"  made of it  {name}")
+            click.echo(f"  made of it    {name}")
         for run in found["runs"]:
-            click.echo(f"  run         {run}")
+            click.echo(f"  run           {run}")
 
     present(found, as_json, human)
 
