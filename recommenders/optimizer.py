@@ -1,11 +1,10 @@
-"""Adam for the training loop: torch's fused kernel without the bookkeeping of its class."""
+"""Adam for the training loop: the kernel that torch's fused Adam calls, without its bookkeeping."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
 
 
 class Adam:
@@ -41,21 +40,21 @@ class Adam:
                 gradients.append(parameter.grad)
                 updated.append(parameter)
                 state.append(moments)
-        adam(
+        steps = [moments["step"] for moments in state]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
             updated,
             gradients,
             [moments["exp_avg"] for moments in state],
             [moments["exp_avg_sq"] for moments in state],
             [],
-            [moments["step"] for moments in state],
-            foreach=False,
-            fused=True,
-            amsgrad=False,
+            steps,
+            lr=self._learning_rate,
             beta1=0.9,
             beta2=0.999,
-            lr=self._learning_rate,
             weight_decay=0.0,
             eps=1e-8,
+            amsgrad=False,
             maximize=False,
         )
 

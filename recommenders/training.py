@@ -136,12 +136,12 @@ def take_step(backbone: Backbone, batch: Batch, optimizer: Adam) -> dict[str, fl
     """One step of the optimiser on a batch; the parts of the loss before it."""
     optimizer.zero_grad()
     parts = backbone.loss(batch)
-    values = torch.stack(list(parts.values()))
-    values.backward(torch.ones_like(values))  # type: ignore[no-untyped-call]
+    values = tuple(parts.values())  # each a root of its own: no node that joins them
+    torch.autograd.backward(values, (torch.ones_like(values[0]),) * len(values))
     optimizer.step()
     with torch.no_grad():
         backbone.after_step()
-    return dict(zip(parts, values.tolist(), strict=True))
+    return {name: value.item() for name, value in parts.items()}
 
 
 def _copy(backbone: Backbone) -> dict[str, Tensor]:
