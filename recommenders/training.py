@@ -136,8 +136,8 @@ def take_step(backbone: Backbone, batch: Batch, optimizer: Adam) -> dict[str, fl
     """One step of the optimiser on a batch; the parts of the loss before it."""
     optimizer.zero_grad()
     parts = backbone.loss(batch)
-    values = tuple(parts.values())  # each a root of its own: no node that joins them
-    torch.autograd.backward(values, (torch.ones_like(values[0]),) * len(values))
+    # Each part is a root of its own: no node that joins them.
+    torch.autograd.backward([value for value in parts.values() if value.requires_grad])
     optimizer.step()
     with torch.no_grad():
         backbone.after_step()
