@@ -23,6 +23,7 @@ BACKBONES = {
     "cml": "sgfd.recommenders.backbones.cml:CML",
     "content": "sgfd.recommenders.backbones.content:ContentNeighbours",
     "dgcf": "sgfd.recommenders.backbones.dgcf:DGCF",
+    "ease": "sgfd.recommenders.backbones.ease:EASE",
     "freedom": "sgfd.recommenders.backbones.freedom:FREEDOM",
     "graphfilter": "sgfd.recommenders.backbones.graphfilter:GraphFilter",
     "grcn": "sgfd.recommenders.backbones.grcn:GRCN",

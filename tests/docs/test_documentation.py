@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sgfd.recommenders import find_backbone
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -23,7 +25,7 @@ def quick(arguments):
     """Arguments as a user types them; a short training will do here."""
     if arguments[1] == "compare":
         names = arguments[arguments.index("--backbones") + 1].split(",")
-        trained = [name for name in names if name not in ("content", "graphfilter", "popular")]
+        trained = [name for name in names if find_backbone(name).trained]
         return [*arguments, *(x for name in trained for x in ("--set", f"{name}.epochs=2"))]
     return [*arguments, "--set", "epochs=3"] if "--backbone" in arguments else arguments
 

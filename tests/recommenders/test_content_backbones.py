@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from sgfd.jobs import JobError
 from sgfd.recommenders.backbone import BackboneSettings, Batch
 from sgfd.recommenders.backbones.content import ContentNeighbours
+from sgfd.recommenders.backbones.ease import EASE, EASESettings, item_weights
 from sgfd.recommenders.backbones.freedom import FREEDOM, FREEDOMSettings, prune
 from sgfd.recommenders.backbones.graphfilter import GraphFilter, GraphFilterSettings
 from sgfd.recommenders.backbones.lightgcn import LightGCN, LightGCNSettings
@@ -251,3 +253,53 @@ def test_content_is_the_mean_of_a_user_s_items(inputs):
         own = inputs.items[inputs.users == u]
         expected = whole[own].mean(dim=0) if len(own) else torch.zeros(8)
         torch.testing.assert_close(users[u], expected)
+
+
+@pytest.mark.parametrize("with_features", [True, False])
+def test_ease_solves_each_item_s_ridge_regression(inputs, with_features, monkeypatch):
+    """Column j of B regresses item j on the others: solved here one by one, without it."""
+    monkeypatch.setattr("sgfd.recommenders.backbones.ease.BLOCK_ITEMS", 4)
+    inputs = inputs if with_features else replace(inputs, features={})
+    seen = torch.zeros(12, 9, dtype=torch.float64)
+    seen[inputs.users, inputs.items] = 1
+    moments = seen.T @ (seen.sum(1).clamp(min=1) ** -0.7).diag() @ seen
+    moments /= moments.diagonal()[seen.sum(0) > 0].mean()
+    for m in inputs.features.values():
+        for i in range(9):
+            for j in range(9):
+                cosine = functional.cosine_similarity(m.values[i], m.values[j], dim=0).item()
+                moments[i, j] += 0.6 * max(cosine, 0) ** 1.5 / 2
+    expected = torch.zeros(9, 9, dtype=torch.float64)
+    for j in range(9):
+        rest = [i for i in range(9) if i != j]
+        ridge = moments[rest][:, rest] + 3.0 * torch.eye(8)
+        expected[rest, j] = torch.linalg.solve(ridge, moments[rest, j])
+    settings = EASESettings(
+        user_exponent=0.7, regularization=3.0, content_weight=0.6, kernel_degree=1.5
+    )
+    model = EASE(inputs, settings)
+    got = model.rescore(torch.arange(12), torch.arange(9)).double()
+    torch.testing.assert_close(got, seen @ expected, rtol=1e-4, atol=1e-5)
+    users, items = (vectors.double() for vectors in model.embeddings())
+    torch.testing.assert_close(users @ items.T, seen @ expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ease_without_features_is_cornac_s(inputs):
+    cornac = pytest.importorskip("cornac")
+    seen = inputs.seen
+    triples = [(u, i, 1.0) for u in range(seen.n_users) for i in seen.of(u)]
+    data = cornac.data.Dataset.from_uir(triples)
+    mean_degree = len(triples) / len({i for _, i, _ in triples})
+    theirs = cornac.models.EASE(lamb=2.0 * mean_degree, posB=False, verbose=False).fit(data)
+    model = EASE(replace(inputs, features={}), EASESettings(user_exponent=0.0, regularization=2.0))
+    for user, row in data.uid_map.items():
+        scores = model.rescore(torch.tensor([user]), torch.tensor(list(data.iid_map))).numpy()
+        np.testing.assert_allclose(scores, theirs.score(row), rtol=1e-4, atol=1e-6)
+
+
+def test_ease_says_what_it_cannot_do(inputs, monkeypatch):
+    with pytest.raises(JobError, match=r"no solution.*raise regularization"):
+        item_weights(-torch.eye(3))
+    monkeypatch.setattr("os.sysconf", lambda _: 30)
+    with pytest.raises(JobError, match=r"9 items need 0 GiB.*take graphfilter"):
+        EASE(inputs, EASESettings())

@@ -43,7 +43,7 @@ def train(features, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", ["content", "graphfilter", "vbpr"])
+@pytest.mark.parametrize("name", ["content", "ease", "graphfilter", "vbpr"])
 def test_cold_items_are_found_among_their_like_and_judged_again_the_same(train, name):
     run = train(name, "cold-items", epochs=30)
     opened = load_run(run.folder)
@@ -161,7 +161,7 @@ def test_readers_that_would_judge_otherwise_do_not_open_the_run(train):
 
 
 def test_backbones_that_can_not_score_cold_items_are_refused(train):
-    with pytest.raises(JobError, match=r"bm3: scores items by id.*choose content or freedom"):
+    with pytest.raises(JobError, match=r"bm3: scores items by id.*choose content or ease or"):
         train("bm3", "cold-items")
     with pytest.raises(JobError, match="by features alone; give a feature set"):
         train("vbpr", "cold-items", features=None)
