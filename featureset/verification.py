@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,10 +65,12 @@ def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
-    with ThreadPoolExecutor(1) as beside:  # hashing lets go of the interpreter
-        hashing = beside.submit(changed_files, opened)
+    with ThreadPoolExecutor(2) as beside:  # hashing lets go of the interpreter
+        hashing = beside.map(partial(_is_changed, opened), opened.manifest.files)
         problems = _check_contents(opened, catalogue)
-        changed = hashing.result()
+        changed = [
+            name for name, other in zip(opened.manifest.files, hashing, strict=True) if other
+        ]
     if changed:  # what the files say is not what was made: no use in telling of that
         return [
             f"{opened.path / name}: sha256 is not the manifest's; get the file again"
@@ -94,13 +97,13 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
 
 def changed_files(opened: FeatureSet) -> list[str]:
     """Names of the files that are not those that were written, by their sha256."""
-    changed = []
-    for name, record in opened.manifest.files.items():
-        with (opened.path / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != record.sha256:
-            changed.append(name)
-    return changed
+    return [name for name in opened.manifest.files if _is_changed(opened, name)]
+
+
+def _is_changed(opened: FeatureSet, name: str) -> bool:
+    with (opened.path / name).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest != opened.manifest.files[name].sha256
 
 
 def _check_stray_files(opened: FeatureSet) -> list[str]:
