@@ -195,7 +195,7 @@ main()
 
 BAD = {
     "a version as a name": (("distill", "--dataset", "sample", "--name", "a@b"), "plain folder"),
-    "no such version": (("features", "show", f"office@{'0' * 16}"), "no such folder"),
+    "no such version": (("features", "show", f"office@{'0' * 16}"), "see `pipeline features list`"),
     "no version": (("features", "show", "office@new"), "names no version"),
     "nothing published": ((*TRAIN, "both@latest"), "both has no latest version"),
     "nowhere to push to": (("features", "push", "office", "x://y/office"), "can't be used"),
