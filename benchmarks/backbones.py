@@ -9,6 +9,7 @@ number of steps takes where there is next to nothing to compute (two users, two 
 width 4, the same operations). All times
 are medians, of steps and of the samplings of several epochs: a first one meets cold caches, and
 where other work runs beside it a mean tells of that work. The steps are those of the training.
+Of a backbone that is not trained it is the time in which it is built.
 """
 
 import argparse
@@ -40,7 +41,7 @@ EPOCHS = 5  # whose preparing and sampling are timed
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbones", help="with commas between [all that train]")
+    parser.add_argument("--backbones", help="with commas between [all]")
     parser.add_argument("--dataset", default="sample")
     parser.add_argument("--users", type=int)
     parser.add_argument("--items", type=int, default=50_000)
@@ -56,8 +57,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, make(options), options.steps)))
         return
-    trained = [name for name in backbone_places() if find_backbone(name).trained]
-    names = options.backbones.split(",") if options.backbones else trained
+    names = options.backbones.split(",") if options.backbones else list(backbone_places())
     print(f"{'':12}{'s/epoch':>9}{'pairs/s':>10}{'peak MB':>9}{'outside':>9}")
     for name in names:
         command = [sys.executable, __file__, *sys.argv[1:], "--one", name]
@@ -68,7 +68,7 @@ def main() -> None:
         row = json.loads(done.stdout)
         print(
             f"{name:12}{row['epoch']:>9.3f}{row['pairs']:>10,.0f}{row['peak'] / 2**20:>9,.0f}"
-            f"{row['outside']:>9.0%}",
+            + (f"{row['outside']:>9.0%}" if "outside" in row else f"{'-':>9}"),
             flush=True,
         )
 
@@ -100,7 +100,11 @@ class Times(NamedTuple):
 
 
 def measure(name: str, inputs: Inputs, steps: int) -> dict[str, float]:
-    fields = find_backbone(name).Settings.__dataclass_fields__
+    kind = find_backbone(name)
+    if not kind.trained:
+        built = median(lambda _: kind(inputs, kind.Settings()), 1)
+        return {"epoch": built, "pairs": len(inputs.users) / built, "peak": peak_memory_bytes()}
+    fields = kind.Settings.__dataclass_fields__
     narrow = dict.fromkeys([width for width in WIDTHS if width in fields], 4)
     overhead = time_parts(name, nothing_to_compute(inputs), 100, narrow).step
     times = time_parts(name, inputs, steps, {})
