@@ -54,6 +54,7 @@ type: .venv/.links
 bench: .venv/.links
 	$(BIN)/python benchmarks/export_throughput.py
 	$(BIN)/python benchmarks/feature_sets.py
+	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/topk_search.py
 	$(BIN)/python benchmarks/bm3_epoch.py
 	$(BIN)/python benchmarks/graph_product.py
