@@ -44,6 +44,11 @@ def test_more_than_there_is_gives_all_that_is_unseen(sample_run):
     assert len(rows) == 300 - len(seen)
 
 
+def test_whoever_can_enter_the_folder_can_read_its_files(sample_run):
+    modes = {file.name: file.stat().st_mode & 0o444 for file in sample_run.folder.iterdir()}
+    assert set(modes.values()) == {0o444}, modes
+
+
 def test_an_unknown_format_is_refused(copy):
     record = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps(record | {"format": 99}))
