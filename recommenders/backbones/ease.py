@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from sgfd.jobs import JobError
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
-from sgfd.recommenders.graph import BipartiteGraph
+from sgfd.recommenders.graph import Bags
 from sgfd.recommenders.inputs import Inputs
 from sgfd.settings import CHECKED, NotNegative, Positive, Range
 
@@ -105,19 +105,16 @@ class EASE(Backbone):
 
 def co_interactions(inputs: Inputs, user_exponent: float) -> Tensor:
     """A' D^-a A (I, I): each user's pairs of items, weighed by his degree."""
-    graph = BipartiteGraph(inputs)
-    user_degree, item_degree = (
-        torch.bincount(index, minlength=n).clamp(min=1).float()[:, None]
-        for index, n in ((inputs.users, inputs.n_users), (inputs.items, inputs.n_items))
-    )
-    weight = user_degree ** (1 - user_exponent)  # the graph's product has exponents 1/2 already
+    degree = torch.bincount(inputs.users, minlength=inputs.n_users)
+    weight = degree[inputs.users].float() ** (-user_exponent / 2)
+    to_users = Bags(inputs.users, inputs.items, weight, inputs.n_users)
+    to_items = Bags(inputs.items, inputs.users, weight, inputs.n_items)
     matrix = torch.zeros(inputs.n_items, inputs.n_items, device=inputs.device)
     for start in range(0, inputs.n_items, BLOCK_ITEMS):
         columns = matrix[:, start : start + BLOCK_ITEMS]
         chosen = torch.zeros_like(columns)
         chosen[start : start + BLOCK_ITEMS].fill_diagonal_(1)
-        users = graph.users_from(chosen * item_degree.sqrt()) * weight
-        columns.copy_(graph.items_from(users) * item_degree.sqrt())
+        columns.copy_(to_items @ (to_users @ chosen))
     return matrix
 
 
