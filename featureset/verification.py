@@ -65,12 +65,10 @@ def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
-    with ThreadPoolExecutor(2) as beside:  # hashing lets go of the interpreter
-        hashing = beside.map(partial(_is_changed, opened), opened.manifest.files)
+    with ThreadPoolExecutor(1) as beside:
+        hashing = beside.submit(changed_files, opened)
         problems = _check_contents(opened, catalogue)
-        changed = [
-            name for name, other in zip(opened.manifest.files, hashing, strict=True) if other
-        ]
+        changed = hashing.result()
     if changed:  # what the files say is not what was made: no use in telling of that
         return [
             f"{opened.path / name}: sha256 is not the manifest's; get the file again"
@@ -97,7 +95,10 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
 
 def changed_files(opened: FeatureSet) -> list[str]:
     """Names of the files that are not those that were written, by their sha256."""
-    return [name for name in opened.manifest.files if _is_changed(opened, name)]
+    names = list(opened.manifest.files)
+    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter
+        changed = pool.map(partial(_is_changed, opened), names)
+        return [name for name, other in zip(names, changed, strict=True) if other]
 
 
 def _is_changed(opened: FeatureSet, name: str) -> bool:
