@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sgfd.dataset import Dataset, Feature
@@ -201,15 +201,14 @@ def write_run(
     users, items = embeddings
     np.save(folder / "user_embeddings.npy", users)
     np.save(folder / "item_embeddings.npy", items)
-    _write_tensors(
-        folder / "model.safetensors",
-        {name: value.detach().cpu().contiguous() for name, value in weights.items()},
-    )
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    # Not `save_file`, which lets nobody but the owner read the file.
+    (folder / "model.safetensors").write_bytes(save(tensors))
     pd.DataFrame(history).to_parquet(folder / "history.parquet", index=False)
     if features:
         tensors = {f"{name}.values": f.values for name, f in features.items()}
         tensors |= {f"{name}.present": f.present for name, f in features.items()}
-        _write_tensors(folder / "features.safetensors", tensors)
+        (folder / "features.safetensors").write_bytes(save(tensors))
     _write_interactions(folder, split, names)
 
     # Judged as any later reader will: from the files alone, but for the generic features.
@@ -218,11 +217,6 @@ def write_run(
     _write_per_user(folder, judgements, names.users)
     write_lists(draft, folder / "topk.parquet", max(CUTOFFS))
     return {part: judgement.metrics for part, judgement in judgements.items()}
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, path)
-    path.chmod(0o644)  # safetensors lets nobody but the owner read it
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
