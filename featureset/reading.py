@@ -343,8 +343,9 @@ def _read_manifest(path: Path) -> bytes:
         return (path / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         what = "there is no such folder" if not path.exists() else f"it has no {MANIFEST}"
-        others = "see `pipeline features list`, or pull it"
-        how = others if "@" in path.name else "make one with `pipeline distill`"
+        how = "make one with `pipeline distill`"
+        if "@" in path.name:
+            how = "see `pipeline features list`, or pull it"
         raise FeatureSetError(path, f"is no feature set: {what}", how) from None
     except OSError as error:
         raise FeatureSetError(path, f"can't be read ({error.strerror})", "allow it") from None
