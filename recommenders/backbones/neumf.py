@@ -18,7 +18,7 @@ from sgfd.recommenders.losses import squared_norm
 from sgfd.recommenders.rows import rows_of
 from sgfd.settings import CHECKED, Count, NotNegative, Range, Share
 
-PAIRS_A_SLICE = 200_000  # scored at once; bounds the memory of `rescore`
+PAIRS_A_SLICE = 20_000  # scored at once: the perceptron's first layer then stays in the cache
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -75,8 +75,9 @@ class NeuMF(Backbone):
         deep_item = rows_of(self.deep_items.weight, candidates)
         from_users, from_items = self._first_layer(deep_user, deep_item)
         # Each user's vectors meet those of the item and of every negative, (1 + W, B, ...).
-        product = user * item.view(-1, n, self.settings.factors)
-        logits = self._score(product, from_users, from_items.view(-1, *from_users.shape))
+        weight, _ = self._output_weights()
+        logits = (user * item.view(-1, n, self.settings.factors)) @ weight
+        logits = logits + self._perceptron(from_users, from_items.view(-1, *from_users.shape))
         labels = torch.zeros_like(logits)
         labels[0] = 1
         parts = {
@@ -90,14 +91,18 @@ class NeuMF(Backbone):
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits of users (B,) with items (B, C), or with all items (I,): (B, C) or (B, I)."""
         from_users, from_items = self._first_layer(self.deep_users(users), self.deep_items.weight)
+        weighted = self.users(users) * self._output_weights()[0]
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
         scores = []
         for at in range(0, len(users), size):
             part = slice(at, at + size)
-            chosen = items if items.dim() == 1 else items[part]
-            product = self.users(users[part])[:, None] * self.items(chosen)  # (B, C, factors)
-            from_chosen = functional.embedding(chosen, from_items)
-            scores.append(self._score(product, from_users[part][:, None], from_chosen))
+            if items.dim() == 1:
+                product = weighted[part] @ self.items(items).T
+                from_chosen = functional.embedding(items, from_items)
+            else:
+                product = torch.einsum("bf,bcf->bc", weighted[part], self.items(items[part]))
+                from_chosen = functional.embedding(items[part], from_items)
+            scores.append(product + self._perceptron(from_users[part][:, None], from_chosen))
         return torch.cat(scores)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -117,11 +122,15 @@ class NeuMF(Backbone):
             functional.linear(items, of_items, first.bias),
         )
 
-    def _score(self, product: Tensor, from_user: Tensor, from_item: Tensor) -> Tensor:
-        """Logits (...) from p * q (..., factors) and the first layer's two parts."""
-        deep = functional.relu(from_user + from_item)
+    def _output_weights(self) -> tuple[Tensor, Tensor]:
+        """The last layer's weights of p * q and of the perceptron, (factors,) each."""
+        of_product, of_perceptron = self.output.weight[0].chunk(2)
+        return of_product, of_perceptron
+
+    def _perceptron(self, from_user: Tensor, from_item: Tensor) -> Tensor:
+        """What the perceptron and the bias add to a score (...): from the first layer's parts."""
+        deep = (from_user + from_item).relu_()
         for layer in self.hidden[1:]:
             deep = functional.dropout(deep, self.settings.dropout, self.training)
-            deep = functional.relu(layer(deep))
-        score: Tensor = self.output(torch.cat([product, deep], dim=-1)).squeeze(-1)
-        return score
+            deep = layer(deep).relu_()
+        return deep @ self._output_weights()[1] + self.output.bias
