@@ -67,7 +67,7 @@ def main() -> None:
     for items in options.items:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "set"
-            write(place, ids_of(items))
+            write(place, ids_of(items), rows_of_a_block())
             for work in WORKS:
                 show(items, work, [child(work, place, items) for _ in range(options.repeats)])
 
@@ -97,9 +97,10 @@ def measure(work: str, place: Path, items: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         copy, plain = Path(folder) / "copy", Path(folder) / "plain"
         ids = ids_of(items)
+        rows, piece = rows_of_a_block(), np.random.default_rng(0).bytes(PIECE)
         wanted = np.random.default_rng(1).permutation(ids)
         works: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {
-            "write": (lambda: write(copy, ids), lambda: write_plainly(copy, plain)),
+            "write": (lambda: write(copy, ids, rows), lambda: write_plainly(copy, plain, piece)),
             "verify": (lambda: verify(place), lambda: hash_all(place)),
             "open": (lambda: load(place), None),
             "align": (
@@ -130,10 +131,13 @@ def ids_of(items: int) -> np.ndarray:
     return np.array([f"B{i:09d}" for i in range(items)], dtype=object)
 
 
-def write(folder: Path, ids: np.ndarray) -> None:
+def rows_of_a_block() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((BLOCK, WIDTH), dtype=np.float32)
+
+
+def write(folder: Path, ids: np.ndarray, rows: np.ndarray) -> None:
     items = len(ids)
     folder.mkdir()
-    rows = np.random.default_rng(0).standard_normal((BLOCK, WIDTH), dtype=np.float32)
     labels = np.array(["a", "b", None], dtype=object)[np.arange(items) % 3]
     manifest = Manifest(
         name="benchmark",
@@ -163,10 +167,10 @@ def write(folder: Path, ids: np.ndarray) -> None:
         out.finish(manifest)
 
 
-def write_plainly(copied: Path, folder: Path) -> None:
+def write_plainly(copied: Path, folder: Path, content: bytes) -> None:
     """As many bytes in as many files, by numpy, and the sha256 of each."""
     folder.mkdir()
-    block = np.random.default_rng(0).integers(0, 256, PIECE, dtype=np.uint8)
+    block = np.frombuffer(content, dtype=np.uint8)
     for file in copied.iterdir():
         digest, left = hashlib.sha256(), file.stat().st_size
         with (folder / file.name).open("wb") as out:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,43 +66,48 @@ def map_of(modalities: Sequence[Rows], labels: NDArray[np.object_]) -> Picture |
     rows = CosineRows([PickedRows(each, drawn) for each in modalities])
     if len(rows.items) < 3:
         return None
-    names, counts = np.unique(
-        np.array([label for label in labels if label is not None], dtype=str), return_counts=True
-    )
-    most = np.argsort(-counts, kind="stable")[: len(COLOURS)]
-    legend = [
-        (square, str(names[place]), int(counts[place]))
-        for square, place in zip(COLOURS, most, strict=False)
-    ]
-    colour_of = {label: COLOURS[square] for square, label, _ in legend}
+    counts = Counter(label for label in labels if label is not None)
+    most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    legend = [(square, *each) for square, each in zip(COLOURS, most, strict=False)]
+    colour_of = {label: number for number, (_, label, _) in enumerate(legend)}
     colours = np.array(
-        [colour_of.get(label, OTHER) for label in labels[drawn[rows.items]]], dtype=np.uint8
+        [colour_of.get(label, len(COLOURS)) for label in labels[drawn[rows.items]]], dtype=np.uint8
     )
     return Picture(_png(_dots(plane(rows), colours)), len(rows.items), legend)
 
 
 def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
-    """Points (k, 2) as dots of a picture (HEIGHT, WIDTH, 3), both axes at one scale."""
+    """Points (k, 2) as dots of a picture (HEIGHT, WIDTH, 3), both axes at one scale.
+
+    Args:
+        colours: (k,), the place of each point's colour in COLOURS, or the one after the last.
+    """
     low, high = points.min(axis=0), points.max(axis=0)
     room = np.array([WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN])
     scale = float((room / np.maximum(high - low, 1e-12)).min())
     centred = (points - (low + high) / 2) * np.array([scale, -scale])
     middle = np.rint((centred + np.array([WIDTH, HEIGHT]) / 2) * FINER).astype(np.int64)
-    canvas = np.full((HEIGHT * FINER, WIDTH * FINER, 3), 255, dtype=np.uint8)
-    other = (colours == OTHER).all(axis=1)
-    order = np.argsort(~other, kind="stable")  # what has a colour lies on what has none
+    palette = np.array([*COLOURS.values(), OTHER, (255, 255, 255)], dtype=np.uint64)
+    paper, other = len(palette) - 1, len(palette) - 2
+    order = np.argsort(colours != other, kind="stable")  # what has a colour lies on what has none
+    place, colour = (middle[:, 1] * WIDTH * FINER + middle[:, 0])[order], colours[order]
+    canvas = np.full(HEIGHT * FINER * WIDTH * FINER, paper, dtype=np.uint8)
     reach = int(RADIUS * FINER)
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
             if down**2 + right**2 <= (RADIUS * FINER) ** 2:
-                x, y = middle[order, 0] + right, middle[order, 1] + down
-                canvas[y, x] = colours[order]
-    fine = canvas.reshape(HEIGHT, FINER, WIDTH, FINER, 3)
-    total = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint16)
+                canvas[place + down * WIDTH * FINER + right] = colour
+    fine = canvas.reshape(HEIGHT, FINER, WIDTH, FINER)
+    # Red, green and blue are summed at once, in 16 bits each of one number.
+    shifts = np.array([0, 16, 32], dtype=np.uint64)
+    packed = (palette << shifts).sum(axis=1, dtype=np.uint64)
+    total = np.zeros((HEIGHT, WIDTH), dtype=np.uint64)
     for down in range(FINER):
         for right in range(FINER):
-            total += fine[:, down, :, right]
-    picture: Pixels = (total // FINER**2).astype(np.uint8)
+            total += packed[fine[:, down, :, right]]
+    picture: Pixels = np.stack(
+        [((total >> shift) & np.uint64(0xFFFF)) // np.uint64(FINER**2) for shift in shifts], axis=2
+    ).astype(np.uint8)
     return picture
 
 
@@ -111,7 +117,7 @@ def _png(pixels: Pixels) -> bytes:
     lines = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each begins with its filter, 0
     lines[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = {b"IHDR": header, b"IDAT": zlib.compress(lines.tobytes(), 9), b"IEND": b""}
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(lines.tobytes()), b"IEND": b""}
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in chunks.items()

@@ -25,9 +25,14 @@ def plane(rows: CosineRows) -> NDArray[np.float32]:
     points = np.zeros((len(items), 2), dtype=np.float32)
     if len(items) < 2:
         return points
-    fitted = rows.read(items[:: -(-len(items) // FITTED_ROWS)])
+    every = -(-len(items) // FITTED_ROWS)
+    fitted = rows.read(items[::every])
     mean = fitted.mean(axis=0)
-    axes = _axes(fitted - mean)
+    fitted -= mean
+    axes = _axes(fitted)
+    if every == 1:
+        points[:, : axes.shape[1]] = fitted @ axes
+        return points
     for start in range(0, len(items), rows.block_rows):
         part = slice(start, start + rows.block_rows)
         points[part, : axes.shape[1]] = (rows.read(items[part]) - mean) @ axes

@@ -326,9 +326,11 @@ class _Folder:
         tries = 0
         while have < size:
             why = "no more comes"
+            # What came before a connection broke may be lost with it: then a part is asked for.
+            stop = have + (size - have >> 2 * tries) + 1 if tries else None
             with path.open("ab") as file:
                 try:
-                    for start, block in self._blocks(name, have):
+                    for start, block in self._blocks(name, have, stop):
                         if start < have:  # the server gives no part of a file: it begins again
                             file.truncate(start)
                             advance(start - have)
@@ -348,10 +350,15 @@ class _Folder:
                 )
             time.sleep(0.2 * tries)
 
-    def _blocks(self, name: str, offset: int) -> Iterator[tuple[int, bytes]]:
-        """Where each block stands, and its bytes; from the start if there is no other way."""
+    def _blocks(
+        self, name: str, offset: int, stop: int | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """Where each block stands, and its bytes; from the start if there is no other way.
+
+        A web server is asked for no more than what is before `stop`.
+        """
         try:
-            with self._stream(name, offset) as (stream, start):
+            with self._stream(name, offset, stop) as (stream, start):
                 while block := stream.read(BLOCK_BYTES):
                     yield start, block
                     start += len(block)
@@ -361,14 +368,14 @@ class _Folder:
             raise _BrokenOffError(_reason(error)) from None
 
     @contextlib.contextmanager
-    def _stream(self, name: str, offset: int) -> Iterator[tuple[Any, int]]:
+    def _stream(self, name: str, offset: int, stop: int | None = None) -> Iterator[tuple[Any, int]]:
         """A file of bytes, and where in the whole it begins: at `offset`, or at 0."""
         path = f"{self.path}/{name}"
         if self.protocol in _HTTP:
             # One request, read as far as we want to: a server's word about sizes is not needed.
             headers = {"Accept-Encoding": "identity"}
-            if offset:
-                headers["Range"] = f"bytes={offset}-"
+            if offset or stop:
+                headers["Range"] = f"bytes={offset}-{stop - 1 if stop else ''}"
             with self.fs.open(path, "rb", block_size=0, size=1, headers=headers) as file:
                 yield file, offset if file.r.status == 206 else 0
             return

@@ -20,6 +20,7 @@ from sgfd.featureset.manifest import MANIFEST, SIGNATURE, TABLE, Modality
 from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.reading import FeatureSet, load
 
+CACHED_VALUES = 2**18  # of a block of rows that is looked at several times: 1 MiB
 ROUNDING = 1e-6  # of a similarity, on another machine
 NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
 OTHER_ROW = 1e-3  # difference, as a share of a row's norm, that no rounding explains
@@ -124,20 +125,20 @@ def _check_rows(opened: FeatureSet) -> list[str]:
         for m in opened.manifest.modalities
     }
     widest = max([1, *(m.dimension for m in opened.manifest.modalities)])
-    step = max(1, min(BLOCK_ROWS, BLOCK_VALUES // widest))
+    step = max(1, min(BLOCK_ROWS, CACHED_VALUES // widest))
     present = dict.fromkeys(opened.modalities, 0)
     row = 0
     try:
         file = pq.ParquetFile(where, memory_map=True)
         schema = file.schema_arrow
         for name, kind in columns.items():
-            if name not in schema.names or schema.field(name).type != kind:
+            if name not in schema.names or not _is(schema.field(name).type, kind):
                 return [f"{where}: column {name} is missing or not {kind}; make the set again"]
         for batch in file.iter_batches(step, columns=list(columns)):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)
             if not np.array_equal(index, np.arange(row, row + len(batch))):
                 return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
-            stored = opened.stored_block(row, row + len(batch))
+            stored = opened.stored_views(row, row + len(batch))
             lacking: dict[str, NDArray[np.bool_]] = {}
             for modality in opened.manifest.modalities:
                 name = modality.name
@@ -161,6 +162,7 @@ def _check_rows(opened: FeatureSet) -> list[str]:
                         f"(rows {row} to {row + len(batch) - 1}); make the set again"
                     ]
             row += len(batch)
+            opened.release_pages()
     except (pa.ArrowException, OSError) as error:
         return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
     return [
@@ -169,6 +171,13 @@ def _check_rows(opened: FeatureSet) -> list[str]:
         for modality in opened.manifest.modalities
         if row and abs(present[modality.name] / row - modality.coverage) > ROUNDING
     ]
+
+
+def _is(found: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether a column has a type; the numbers of a list may be declared to be there or not."""
+    if pa.types.is_fixed_size_list(kind) and pa.types.is_fixed_size_list(found):
+        return bool(found.list_size == kind.list_size and found.value_type == kind.value_type)
+    return bool(found == kind)
 
 
 def _check_block(
@@ -202,8 +211,10 @@ def _same(column: pa.Array, stored: NDArray[Any], lacking: NDArray[np.bool_]) ->
     if not np.array_equal(null, lacking):
         return False
     values = column.drop_null().flatten() if lacking.any() else column.flatten()
-    there = stored[~lacking] if lacking.any() else stored
-    return np.array_equal(values.to_numpy(zero_copy_only=False), there.reshape(-1))
+    there = (stored[~lacking] if lacking.any() else stored).reshape(-1)
+    numbers = values.to_numpy(zero_copy_only=False)
+    same_bytes = pa.py_buffer(numbers).equals(pa.py_buffer(there))
+    return bool(same_bytes) or np.array_equal(numbers, there)  # 0 is -0
 
 
 def _check_student(opened: FeatureSet, catalogue: Catalogue) -> list[str]:

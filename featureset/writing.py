@@ -47,7 +47,9 @@ class _Column:
 
     @property
     def arrow(self) -> pa.DataType:
-        return pa.list_(pa.from_numpy_dtype(self.kind), self.width)
+        # An item lacks all or nothing, so that no reader need look whether each number is there.
+        number = pa.field("element", pa.from_numpy_dtype(self.kind), nullable=False)
+        return pa.list_(number, self.width)
 
 
 class FeatureSetWriter:
@@ -89,7 +91,8 @@ class FeatureSetWriter:
         }
         self._table = _Table(folder / TABLE, item_ids, labels, columns)
         self._present: dict[str, list[NDArray[np.bool_]]] = {}
-        self._workers = [_Worker(self._write_arrays), _Worker(self._table.write)]
+        self._to_arrays = _Worker(self._write_arrays)
+        self._to_table = _Worker(self._table.write)
         self._files: dict[str, FileRecord] = {}
 
     def __enter__(self) -> Self:
@@ -102,7 +105,7 @@ class FeatureSetWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            for worker in self._workers:
+            for worker in (self._to_arrays, self._to_table):
                 worker.abandon()
 
     def append(self, block: Block) -> None:
@@ -121,7 +124,7 @@ class FeatureSetWriter:
             for name, each in self._compressed.items()
             if name not in block
         }
-        for worker in self._workers:
+        for worker in (self._to_arrays, self._to_table):
             worker.put(block | encoded)
 
     def add_student(self, tensors: dict[str, NDArray[np.float32]]) -> None:
@@ -129,12 +132,17 @@ class FeatureSetWriter:
         self._add(STUDENT, save(tensors))
 
     def complete_rows(self, manifest: Manifest) -> dict[str, Rows]:
-        """Close the files of the rows, all of which were appended, and open them as a reader does.
+        """Close the .npy files, now that all rows are appended, and open them as a reader does.
+
+        The table, which takes longer, may still be written meanwhile.
 
         Returns:
             By modality of the manifest, memory map or `CompressedRows`.
         """
-        self._close_rows()
+        self._to_arrays.join()
+        for name, array in self._arrays.items():
+            if (file := f"{name}.npy") not in self._files:
+                self._files[file] = array.close()
         tensors = self._encoding_tensors()
         rows: dict[str, Rows] = {}
         for modality in manifest.modalities:
@@ -160,6 +168,8 @@ class FeatureSetWriter:
         picture = map_of([rows[name] for name in manifest.usual_modalities], self._labels)
         if picture is not None:
             self._add(MAP, picture.png)
+        self._to_table.join()
+        self._files[TABLE] = self._table.close()
         self._add(CARD, card(manifest, picture).encode())
         self._add(CROISSANT, croissant(manifest, self._files))
         whole = Manifest.model_validate(
@@ -168,15 +178,6 @@ class FeatureSetWriter:
         text = whole.model_dump_json(indent=2) + "\n"
         (self.folder / MANIFEST).write_bytes(text.encode())
         return whole
-
-    def _close_rows(self) -> None:
-        if TABLE in self._files:
-            return
-        for worker in self._workers:
-            worker.join()
-        for name, array in self._arrays.items():
-            self._files[f"{name}.npy"] = array.close()
-        self._files[TABLE] = self._table.close()
 
     def _encoding_tensors(self) -> dict[str, NDArray[Any]]:
         """What decoding needs beside the stored rows, as `Encoding` names it."""
@@ -297,7 +298,7 @@ def _vectors(rows: NDArray[Any], column: _Column, lacking: NDArray[np.bool_]) ->
     """Stored rows (b, c) as fixed-size lists, null where lacking."""
     values = pa.array(np.ascontiguousarray(rows, dtype=column.kind).reshape(-1))
     mask = pa.array(lacking) if lacking.any() else None
-    return pa.FixedSizeListArray.from_arrays(values, column.width, mask=mask)
+    return pa.FixedSizeListArray.from_arrays(values, type=column.arrow, mask=mask)
 
 
 class _Worker:
@@ -316,8 +317,9 @@ class _Worker:
         self._queue.put(block)
 
     def join(self) -> None:
-        self._queue.put(None)
-        self._thread.join()
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
         if self._error is not None:
             raise self._error
 

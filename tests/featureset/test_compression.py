@@ -147,9 +147,9 @@ def test_compressed_ones_are_used_when_they_are_named_alone(compressed_set):
 def test_parquet_columns_are_of_the_stored_type(compressed_set):
     schema = pq.read_schema(compressed_set / "features.parquet")
     assert {kind: str(schema.field(f"fused_{kind}").type) for kind in KINDS} == {
-        "float16": "fixed_size_list<element: halffloat>[10]",
-        "int8": "fixed_size_list<element: int8>[10]",
-        "pq": "fixed_size_list<element: uint8>[3]",
+        "float16": "fixed_size_list<element: halffloat not null>[10]",
+        "int8": "fixed_size_list<element: int8 not null>[10]",
+        "pq": "fixed_size_list<element: uint8 not null>[3]",
     }
 
 

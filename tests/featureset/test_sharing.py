@@ -294,7 +294,7 @@ def served(web, opened) -> str:
     return load(web.folder / "office@latest").path.name
 
 
-@pytest.mark.parametrize("how", ["files", "whole", "broken", "slow"])
+@pytest.mark.parametrize("how", ["files", "whole", "broken", "dropping", "slow"])
 def test_over_http_in_whatever_way_it_comes(sets, web, tmp_path, how):
     version = served(web, sets[0])
     got = pull(f"{web.address}/{how}/office", tmp_path / "artifacts")

@@ -28,8 +28,10 @@ def content(request: web.Request) -> bytes:
     return path.read_bytes()
 
 
-def start(request: web.Request) -> int:
-    return int(request.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
+def asked(request: web.Request) -> bytes:
+    """The part that is asked for."""
+    first, _, last = request.headers.get("Range", "bytes=0-")[6:].partition("-")
+    return content(request)[int(first) : int(last) + 1 if last else None]
 
 
 async def whole(request: web.Request) -> web.Response:
@@ -50,7 +52,7 @@ async def elsewhere(request: web.Request) -> web.Response:
 
 async def broken(request: web.Request) -> web.StreamResponse:
     """Breaks off after a piece, at every request, of the length that it promised."""
-    body = content(request)[start(request) :]
+    body = asked(request)
     response = web.StreamResponse(status=206 if "Range" in request.headers else 200)
     response.content_length = len(body)
     await response.prepare(request)
@@ -60,8 +62,21 @@ async def broken(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def dropping(request: web.Request) -> web.StreamResponse:
+    """Of a part that is longer than a piece, nothing arrives."""
+    body = asked(request)
+    response = web.StreamResponse(status=206 if "Range" in request.headers else 200)
+    response.content_length = len(body)
+    await response.prepare(request)
+    if len(body) > PIECE and request.path.endswith(("npy", "parquet", "json")):
+        request.transport.close()
+    else:
+        await response.write(body)
+    return response
+
+
 async def slow(request: web.Request) -> web.StreamResponse:
-    body = content(request)[start(request) :]
+    body = asked(request)
     response = web.StreamResponse(status=206 if "Range" in request.headers else 200)
     response.content_length = len(body)
     await response.prepare(request)
@@ -82,7 +97,7 @@ async def endless(request: web.Request) -> web.StreamResponse:
 
 app = web.Application(middlewares=[log])
 app.router.add_static("/files", FOLDER)
-for handler in (whole, short, elsewhere, broken, slow, endless):
+for handler in (whole, short, elsewhere, broken, dropping, slow, endless):
     app.router.add_get(f"/{handler.__name__}/{{path:.*}}", handler)
 
 
