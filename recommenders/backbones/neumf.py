@@ -75,9 +75,10 @@ class NeuMF(Backbone):
         deep_item = rows_of(self.deep_items.weight, candidates)
         from_users, from_items = self._first_layer(deep_user, deep_item)
         # Each user's vectors meet those of the item and of every negative, (1 + W, B, ...).
-        weight, _ = self._output_weights()
-        logits = (user * item.view(-1, n, self.settings.factors)) @ weight
-        logits = logits + self._perceptron(from_users, from_items.view(-1, *from_users.shape))
+        of_product, of_perceptron = self._output_weights()
+        from_items = from_items.view(-1, *from_users.shape)
+        logits = (user * item.view(-1, n, self.settings.factors)) @ of_product
+        logits = logits + self._perceptron(from_users, from_items, of_perceptron)
         labels = torch.zeros_like(logits)
         labels[0] = 1
         parts = {
@@ -91,7 +92,8 @@ class NeuMF(Backbone):
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits of users (B,) with items (B, C), or with all items (I,): (B, C) or (B, I)."""
         from_users, from_items = self._first_layer(self.deep_users(users), self.deep_items.weight)
-        weighted = self.users(users) * self._output_weights()[0]
+        of_product, of_perceptron = self._output_weights()
+        weighted = self.users(users) * of_product
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
         scores = []
         for at in range(0, len(users), size):
@@ -102,7 +104,8 @@ class NeuMF(Backbone):
             else:
                 product = torch.einsum("bf,bcf->bc", weighted[part], self.items(items[part]))
                 from_chosen = functional.embedding(items[part], from_items)
-            scores.append(product + self._perceptron(from_users[part][:, None], from_chosen))
+            from_user = from_users[part][:, None]
+            scores.append(product + self._perceptron(from_user, from_chosen, of_perceptron))
         return torch.cat(scores)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
@@ -127,10 +130,11 @@ class NeuMF(Backbone):
         of_product, of_perceptron = self.output.weight[0].chunk(2)
         return of_product, of_perceptron
 
-    def _perceptron(self, from_user: Tensor, from_item: Tensor) -> Tensor:
-        """What the perceptron and the bias add to a score (...): from the first layer's parts."""
+    def _perceptron(self, from_user: Tensor, from_item: Tensor, weights: Tensor) -> Tensor:
+        """What the perceptron and the bias add to a score (...): from the first layer's parts, and
+        the last layer's weights (factors,)."""
         deep = (from_user + from_item).relu_()
         for layer in self.hidden[1:]:
             deep = functional.dropout(deep, self.settings.dropout, self.training)
             deep = layer(deep).relu_()
-        return deep @ self._output_weights()[1] + self.output.bias
+        return deep @ weights + self.output.bias
