@@ -42,13 +42,19 @@ for command in (explore, export, import_, publish, push, pull, sign):
 
 
 @features.command("list")
+@click.argument("place", required=False)
 @artifacts_root_option
 @json_option
-def features_list(artifacts_root: Path, as_json: bool) -> None:
-    """List the feature sets at hand, with their versions."""
-    from sgfd.featureset import inventory
+def features_list(place: str | None, artifacts_root: Path, as_json: bool) -> None:
+    """List the feature sets at hand, or at PLACE, with their versions.
 
-    entries, problems = inventory(artifacts_root)
+    PLACE is where sets were pushed to: a folder, s3://, https:// or whatever fsspec knows. Only
+    manifests are read. All but folders need sgfd[share].
+    """
+    from sgfd.featureset import inventory, inventory_at
+    from sgfd.jobs import progress
+
+    entries, problems = inventory_at(place, progress) if place else inventory(artifacts_root)
 
     published = {each.manifest_sha256 for each in entries if each.published}
 
@@ -59,9 +65,7 @@ def features_list(artifacts_root: Path, as_json: bool) -> None:
                 kept = each.manifest_sha256 in published
                 state = f"is {each.version}" if kept else "not published"
             made = f"{each.manifest.method}, {each.manifest.dataset.n_items} items"
-            click.echo(
-                f"{each.path.name:<36}{made:<32}{each.manifest.created[:16]}  {state}".rstrip()
-            )
+            click.echo(f"{each.label:<36}{made:<32}{each.manifest.created[:16]}  {state}".rstrip())
         for problem in problems:
             click.echo(problem, err=True)
 

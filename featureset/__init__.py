@@ -34,7 +34,7 @@ from sgfd.featureset.manifest import (
 from sgfd.featureset.neighbours import CosineRows, nearest
 from sgfd.featureset.publish import lock_folder, publish_folder, try_lock, write_file
 from sgfd.featureset.reading import Alignment, FeatureSet, load
-from sgfd.featureset.sharing import Shared, pull, push
+from sgfd.featureset.sharing import Shared, inventory_at, pull, push
 from sgfd.featureset.signature import check_signature_of, sign
 from sgfd.featureset.verification import OTHER_ROW, Catalogue, changed_files, verify
 from sgfd.featureset.versions import version_of, versioned
@@ -77,6 +77,7 @@ __all__ = [
     "compression_loss",
     "diff",
     "inventory",
+    "inventory_at",
     "lineage",
     "load",
     "lock_folder",

@@ -12,22 +12,31 @@ from sgfd.featureset.versions import read_latest, version_of, versioned
 
 @dataclass(frozen=True)
 class Entry:
-    """A feature set in a folder of sets.
+    """A feature set in a folder of sets, or at another place.
 
     Attributes:
+        where: its folder or URL.
         name: of its folder, without the version.
-        version: of what it holds.
         published: whether it is a version that never changes; else a set at work.
         latest: whether it is the latest version of its name.
     """
 
-    path: Path
+    where: str
     name: str
-    version: str
     published: bool
     latest: bool
     manifest: Manifest
     manifest_sha256: str
+
+    @property
+    def version(self) -> str:
+        """Of what it holds."""
+        return version_of(self.manifest_sha256)
+
+    @property
+    def label(self) -> str:
+        """The name of its folder."""
+        return versioned(self.name, self.manifest_sha256) if self.published else self.name
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -40,7 +49,7 @@ class Entry:
             "method": self.manifest.method,
             "dataset": self.manifest.dataset.name,
             "items": self.manifest.dataset.n_items,
-            "path": str(self.path),
+            "path": self.where,
         }
 
 
@@ -58,22 +67,20 @@ def inventory(root: Path) -> tuple[list[Entry], list[str]]:
             entries.append(_entry(load(path)))
         except FeatureSetError as error:
             problems.append(str(error))
-    return sorted(entries, key=lambda each: (each.name, each.manifest.created)), problems
+    return in_order(entries), problems
+
+
+def in_order(entries: list[Entry]) -> list[Entry]:
+    """By name, then by the time they were made."""
+    return sorted(entries, key=lambda each: (each.name, each.manifest.created))
 
 
 def _entry(opened: FeatureSet) -> Entry:
     digest = opened.manifest_sha256
     name = opened.path.name.partition("@")[0]
     published = opened.path.name == versioned(name, digest)
-    return Entry(
-        path=opened.path,
-        name=name,
-        version=version_of(digest),
-        published=published,
-        latest=published and read_latest(opened.path.parent, name) == digest,
-        manifest=opened.manifest,
-        manifest_sha256=digest,
-    )
+    latest = published and read_latest(opened.path.parent, name) == digest
+    return Entry(str(opened.path), name, published, latest, opened.manifest, digest)
 
 
 def lineage(opened: FeatureSet, root: Path) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def lineage(opened: FeatureSet, root: Path) -> dict[str, Any]:
         for each in entries:
             origin = each.manifest.derived_from
             if origin is not None and origin.manifest_sha256 == source:
-                made.append(each.path.name)
+                made.append(each.label)
                 pending.append(each.manifest_sha256)
     return {
         "set": _described(opened),
@@ -127,6 +134,6 @@ def _origin(manifest: Manifest, known: dict[str, Entry]) -> dict[str, Any] | Non
         "kept": derived.kept,
         "added": derived.added,
         "catalogue": derived.catalogue.name,
-        "path": str(found.path) if found else None,
+        "path": found.where if found else None,
         "derived_from": _origin(found.manifest, known) if found else None,
     }

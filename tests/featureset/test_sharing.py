@@ -9,10 +9,11 @@ import shutil
 import signal
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
-from sgfd.featureset import FeatureSetError, load, pull, push, sharing, verify
+from sgfd.featureset import FeatureSetError, inventory_at, load, places, pull, push, verify
 from sgfd.featureset.sharing import in_silence
 
 
@@ -66,6 +67,51 @@ def test_what_is_pulled_is_what_was_pushed(sets, place, tmp_path):
     assert not any(verify(path) for path in root.glob("*@[0-9a-f]*"))
 
 
+def test_what_lies_at_a_place_is_listed_from_its_manifests(sets, place):
+    first, second = push(sets[0], place), push(sets[1], place)
+    push(sets[0], place.replace("office", "plain"), plain=True)
+    entries, problems = inventory_at(place.rpartition("/")[0])
+    assert problems == []
+    found = {(each.label, each.published, each.latest) for each in entries}
+    assert found == {
+        (f"office@{first.version}", True, False),
+        (f"office@{second.version}", True, True),
+        ("plain", False, False),
+    }
+    assert {each.where for each in entries} >= {first.where, second.where}
+    by_digest = {each.manifest_sha256: each.manifest for each in entries if each.published}
+    assert by_digest == {opened.manifest_sha256: opened.manifest for opened in sets}
+
+
+def test_a_place_that_is_not_there_has_no_list(place):
+    with pytest.raises(FeatureSetError, match="is not there; check the address"):
+        inventory_at(f"{place.rpartition('/')[0]}/nowhere")
+
+
+def test_the_list_names_what_is_wrong_and_goes_on(sets, tmp_path):
+    place = f"memory://{tmp_path.name}/sets"
+    done = push(sets[0], f"{place}/office")
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file(f"{place}/broken/manifest.json", b"{")
+    moved = fs.cat_file(f"{done.where}/manifest.json")
+    fs.pipe_file(f"{place}/office@{'0' * 16}/manifest.json", moved)
+    fs.pipe_file(f"{place}/notes.txt", b"read me")
+    entries, problems = inventory_at(place)
+    assert [each.where for each in entries] == [done.where]
+    assert not any("\n" in each for each in problems)
+    assert len(problems) == 2, problems
+    assert "broken/manifest.json" in problems[0] and "changed or swapped" in problems[1]
+
+
+def test_a_web_server_is_listed_where_it_gives_a_list(sets, web):
+    version = served(web, sets[0])
+    entries, problems = inventory_at(f"{web.address}/listed")
+    assert ([each.label for each in entries], problems) == ([version], [])
+    assert entries[0].latest
+    with pytest.raises(FeatureSetError, match="check the address, the network and your rights"):
+        inventory_at(f"{web.address}/files")
+
+
 def test_the_second_of_two_writers_is_told_and_nothing_is_mixed(sets, place, tmp_path):
     """The other one writes all of his after the first has looked which version is the latest."""
 
@@ -89,7 +135,7 @@ def test_a_store_swaps_only_what_was_compared(sets, bucket, monkeypatch, there):
     """The other writer's word comes after the comparison, right before ours is sent."""
     if there:
         push(sets[0], bucket.url)
-    place = sharing._place(bucket.url)
+    place = places.place_at(bucket.url)
     before, send = place.latest(), place.fs.pipe_file
 
     def late(path, data, **condition):

@@ -84,7 +84,7 @@ def test_swapped_versions_are_refused(root, tmp_path):
             load(path)
         assert "it was changed or swapped" in verify(path)[0]
     entries, problems = inventory(root)
-    assert [each.path.name for each in entries] == ["office"]
+    assert [each.label for each in entries] == ["office"]
     assert len(problems) == 2
 
 
@@ -157,7 +157,7 @@ def test_the_inventory_tells_versions_from_what_is_at_work(root, tmp_path):
     (root / "broken").mkdir()
     (root / "broken" / "manifest.json").write_text("{}")
     entries, problems = inventory(root)
-    states = [(each.path.name, each.published, each.latest) for each in entries]
+    states = [(each.label, each.published, each.latest) for each in entries]
     latest = load(root / "office@latest").path.name
     names = [path.parent.name for path in root.glob("*/image.npy")]
     assert sorted(states) == sorted((name, "@" in name, name == latest) for name in names)

@@ -1,7 +1,7 @@
 """A web server in a process of its own: `python web_server.py FOLDER LOG` prints its port.
 
-`/files/` is aiohttp's own, with ranges. The others serve the same folder as no server should. Each
-request is a line of LOG: path and range.
+`/files/` is aiohttp's own, with ranges, and `/listed/`, with a page of every folder too. The others
+serve the same folder as no server should. Each request is a line of LOG: path and range.
 """
 
 import asyncio
@@ -97,6 +97,7 @@ async def endless(request: web.Request) -> web.StreamResponse:
 
 app = web.Application(middlewares=[log])
 app.router.add_static("/files", FOLDER)
+app.router.add_static("/listed", FOLDER, show_index=True)
 for handler in (whole, short, elsewhere, broken, dropping, slow, endless):
     app.router.add_get(f"/{handler.__name__}/{{path:.*}}", handler)
 

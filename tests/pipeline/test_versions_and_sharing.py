@@ -173,13 +173,13 @@ def test_from_maker_to_user_over_a_folder_signed(here, pipeline, run_in, tmp_pat
 def test_an_interrupted_pull_says_so_and_goes_on(here, start_in, pipeline):
     stop = """
 import os, signal
-from sgfd.featureset import sharing
-before = sharing._Folder.receive
+from sgfd.featureset import places
+before = places.Folder.receive
 def receive(self, name, *rest):
     if name == "text.npy":
         os.kill(os.getpid(), signal.SIGINT)
     before(self, name, *rest)
-sharing._Folder.receive = receive
+places.Folder.receive = receive
 from sgfd.pipeline import main
 main()
 """
