@@ -37,7 +37,7 @@ def test_the_examples_of_the_readme_run_in_their_order(run_in, all_cores, tmp_pa
         for line in block.splitlines()
         if line.startswith("$ pipeline")
     ]
-    assert len(shell) == 24
+    assert len(shell) == 25
     for arguments in shell:
         done = run_in(tmp_path, *quick(arguments)[1:])
         assert done.code == 0, (arguments, done.err)
