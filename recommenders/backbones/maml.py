@@ -142,7 +142,7 @@ class MAML(Backbone):
         from_users, user_squares = self._inward_user(self.users(users))
         from_items, item_squares = self._inward_item(self.items.weight, content)
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
-        scores = []
+        scores = from_users.new_empty(len(users), items.shape[-1])
         for at in range(0, len(users), size):
             part = slice(at, at + size)
             item = items if items.dim() == 1 else items[part]
@@ -151,8 +151,8 @@ class MAML(Backbone):
                 (from_items[item], item_squares[item]),
             )
             apart = weight * (self.users(users[part])[:, None] - self.items(item))
-            scores.append(-apart.square().sum(dim=2))
-        return torch.cat(scores)
+            scores[part] = -apart.square().sum(dim=2)
+        return scores
 
     def _distance(self, user: Tensor, item: Tensor, content: Tensor | None) -> Tensor:
         """Distances (B, C) of users (B, d) to items (B, C, d) with content (B, C, d)."""

@@ -95,7 +95,7 @@ class NeuMF(Backbone):
         of_product, of_perceptron = self._output_weights()
         weighted = self.users(users) * of_product
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
-        scores = []
+        scores = weighted.new_empty(len(users), items.shape[-1])
         for at in range(0, len(users), size):
             part = slice(at, at + size)
             if items.dim() == 1:
@@ -105,8 +105,8 @@ class NeuMF(Backbone):
                 product = torch.einsum("bf,bcf->bc", weighted[part], self.items(items[part]))
                 from_chosen = functional.embedding(items[part], from_items)
             from_user = from_users[part][:, None]
-            scores.append(product + self._perceptron(from_user, from_chosen, of_perceptron))
-        return torch.cat(scores)
+            scores[part] = product + self._perceptron(from_user, from_chosen, of_perceptron)
+        return scores
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """The vectors of both parts side by side, for neighbours: (U, ...) and (I, ...)."""
