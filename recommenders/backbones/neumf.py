@@ -95,7 +95,7 @@ class NeuMF(Backbone):
         of_product, of_perceptron = self._output_weights()
         weighted = self.users(users) * of_product
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
-        scores = weighted.new_empty(len(users), items.shape[-1])
+        scores: Tensor = weighted.new_empty(len(users), items.shape[-1])
         for at in range(0, len(users), size):
             part = slice(at, at + size)
             if items.dim() == 1:

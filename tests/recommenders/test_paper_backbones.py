@@ -178,7 +178,7 @@ def test_maml_is_its_formula(inputs, with_features):
 
     def projected(i):
         f = model.projection(content[i])
-        return f / max(float(f.norm()), 1.0) if float(f.norm()) <= 1 else f / f.norm()
+        return f / f.norm().clamp(min=1)
 
     def distance(u, i):
         user, item = model.users.weight[u], model.items.weight[i]
