@@ -89,9 +89,8 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an ex
 
 
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What `train` and `tune` are told alike; `training_inputs` reads it."""
+    """What `train` and `tune` are told alike, beside the backbone; `training_inputs` reads it."""
     options = (
-        click.option("--backbone", help="The recommender; its settings are below.  [required]"),
         click.option(
             "--preset", help="The authors' published settings: office, clothing or toys-games."
         ),

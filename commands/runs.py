@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=SettingsHelp)
+@click.option("--backbone", help="The recommender; its settings are below.  [required]")
 @training_options
 @protocol_option
 @click.option("--name", help="Name of the run's folder [default: made from the inputs].")

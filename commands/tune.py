@@ -31,6 +31,10 @@ OF_DISTILLING = {  # what `--stage distill` takes
     "valid interactions. `pipeline distill --help` lists a method's settings.",
 )
 @click.option("--method", help="Of --stage distill [default: sgfd-plus].")
+@click.option(
+    "--backbone",
+    help="Of --stage train: the recommender; its settings are below.  [required there]",
+)
 @training_options
 @click.option(
     "--trials",
