@@ -295,6 +295,11 @@ class Folder:
             )
 
 
+def is_name(name: str) -> bool:
+    """Whether a feature set can be called so."""
+    return bool(name) and name[0] != "." and "/" not in name and name.isprintable()
+
+
 def place_at(url: str) -> Place:
     """What a URL or a folder's path names.
 
@@ -330,7 +335,7 @@ def place_at(url: str) -> Place:
     if not parent or parent.endswith("/"):
         raise FeatureSetError(shown, "names no feature set", "write the place and then /NAME")
     name, version = (last.partition("@")[0], None) if protocol == HUB else split_version(last)
-    if not name or name.startswith(".") or not name.isprintable():
+    if not is_name(name):
         raise FeatureSetError(shown, f"{name!r} is no name of a feature set", "choose another")
     shown_parent = shown.rstrip("/").rpartition("/")[0] if root is None else str(root)
     return Place(protocol, fs, parent, shown_parent, name, version, root)

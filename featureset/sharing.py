@@ -26,7 +26,7 @@ from typing import Any
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.inventory import Entry, in_order, inventory
 from sgfd.featureset.manifest import MANIFEST, SIGNATURE, FileRecord, Manifest
-from sgfd.featureset.places import HTTP, HUB, Advance, Folder, place_at, refuse_twin, taken
+from sgfd.featureset.places import HTTP, HUB, Advance, Folder, is_name, place_at, refuse_twin, taken
 from sgfd.featureset.publish import lock_folder, publish_folder, write_file
 from sgfd.featureset.reading import FeatureSet, folder_state, parse_manifest
 from sgfd.featureset.signature import SIGNATURE_BYTES, check_signature
@@ -193,7 +193,7 @@ def inventory_at(url: str, progress: Progress = in_silence) -> tuple[list[Entry]
     latest: dict[str, str | None] = {}
     entries, problems = [], []
     folders = sorted(
-        name for name in set(names) if name[:1] != "." and not name.endswith(f"@{LATEST}")
+        name for name in set(names) if is_name(name) and not name.endswith(f"@{LATEST}")
     )
     with progress(len(folders), "reading manifests") as advance:
         for folder in map(place.folder, folders):

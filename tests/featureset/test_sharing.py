@@ -95,6 +95,7 @@ def test_the_list_names_what_is_wrong_and_goes_on(sets, tmp_path):
     fs.pipe_file(f"{place}/broken/manifest.json", b"{")
     moved = fs.cat_file(f"{done.where}/manifest.json")
     fs.pipe_file(f"{place}/office@{'0' * 16}/manifest.json", moved)
+    fs.pipe_file(f"{place}/\x1b[31moffice/manifest.json", moved)
     fs.pipe_file(f"{place}/notes.txt", b"read me")
     entries, problems = inventory_at(place)
     assert [each.where for each in entries] == [done.where]
