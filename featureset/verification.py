@@ -129,7 +129,8 @@ def _check_rows(opened: FeatureSet) -> list[str]:
     present = dict.fromkeys(opened.modalities, 0)
     row = 0
     try:
-        file = pq.ParquetFile(where, memory_map=True)
+        # Not mapped: pages that were read once would stay in memory.
+        file = pq.ParquetFile(where, pre_buffer=False)
         schema = file.schema_arrow
         for name, kind in columns.items():
             if name not in schema.names or not _is(schema.field(name).type, kind):
