@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from sgfd.featureset.compression import CompressedRows, Rows, open_compressed, p
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
+from sgfd.featureset.picked import release_pages
 from sgfd.featureset.versions import find, version_of
 
 _MAKE_AGAIN = "get it again from whoever made it"
@@ -119,9 +119,7 @@ class FeatureSet:
         After each block of a pass over all rows, no more than one stays in memory.
         """
         for stored in self._stored.values():
-            pages: Any = stored.base
-            if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                pages.madvise(mmap.MADV_DONTNEED)
+            release_pages(stored)
 
     @property
     def _stored(self) -> dict[str, NDArray[Any]]:
