@@ -5,6 +5,7 @@ to the rows, encode and decode them, and the rows of a compressed modality, deco
 asked for.
 """
 
+import mmap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -328,6 +329,14 @@ class LazyRows(Protocol):
 def present_in(rows: Rows | LazyRows) -> NDArray[np.bool_]:
     """Which items have a modality, bool (n,)."""
     return ~np.isnan(rows[:, 0]) if isinstance(rows, np.ndarray) else rows.present
+
+
+def release_pages(rows: NDArray[Any]) -> None:
+    """Give the pages of a mapped array that were read back to the system, so that a pass over it
+    holds no more than it read since. Nothing happens to other arrays."""
+    pages: Any = rows.base
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def open_compressed(

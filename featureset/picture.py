@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sgfd.featureset.compression import Rows
+from sgfd.featureset.compression import CompressedRows, Rows, release_pages
 from sgfd.featureset.neighbours import CosineRows
-from sgfd.featureset.picked import PickedRows
 from sgfd.featureset.plane import plane
 
 MOST_DOTS = 5_000  # of more items as many are drawn, spread evenly
+READ_ROWS = 512  # of a map at a time: the system maps what lies around each
 WIDTH, HEIGHT = 720, 450
 FINER = 3  # dots are drawn in so many times as many pixels, then averaged: soft edges
 MARGIN, RADIUS = 12, 2.5
@@ -63,7 +63,7 @@ def map_of(modalities: Sequence[Rows], labels: NDArray[np.object_]) -> Picture |
     if n < 3 or not modalities:
         return None
     drawn = np.unique(np.linspace(0, n - 1, min(n, MOST_DOTS)).round().astype(np.int64))
-    rows = CosineRows([PickedRows(each, drawn) for each in modalities])
+    rows = CosineRows([_read(each, drawn) for each in modalities])
     if len(rows.items) < 3:
         return None
     counts = Counter(label for label in labels if label is not None)
@@ -74,6 +74,16 @@ def map_of(modalities: Sequence[Rows], labels: NDArray[np.object_]) -> Picture |
         [colour_of.get(label, len(COLOURS)) for label in labels[drawn[rows.items]]], dtype=np.uint8
     )
     return Picture(_png(_dots(plane(rows), colours)), len(rows.items), legend)
+
+
+def _read(rows: Rows, drawn: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Copies of some rows, in their order."""
+    copies = np.empty((len(drawn), rows.shape[1]), dtype=np.float32)
+    for start in range(0, len(drawn), READ_ROWS):
+        part = slice(start, start + READ_ROWS)
+        copies[part] = rows[drawn[part]]
+        release_pages(rows.stored if isinstance(rows, CompressedRows) else rows)
+    return copies
 
 
 def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:

@@ -16,11 +16,16 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from sgfd.featureset.compression import CompressedRows, Rows, open_compressed, present_in
+from sgfd.featureset.compression import (
+    CompressedRows,
+    Rows,
+    open_compressed,
+    present_in,
+    release_pages,
+)
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
-from sgfd.featureset.picked import release_pages
 from sgfd.featureset.versions import find, version_of
 
 _MAKE_AGAIN = "get it again from whoever made it"

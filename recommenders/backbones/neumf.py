@@ -98,12 +98,9 @@ class NeuMF(Backbone):
         scores: Tensor = weighted.new_empty(len(users), items.shape[-1])
         for at in range(0, len(users), size):
             part = slice(at, at + size)
-            if items.dim() == 1:
-                product = weighted[part] @ self.items(items).T
-                from_chosen = functional.embedding(items, from_items)
-            else:
-                product = torch.einsum("bf,bcf->bc", weighted[part], self.items(items[part]))
-                from_chosen = functional.embedding(items[part], from_items)
+            chosen = items if items.dim() == 1 else items[part]
+            product = (weighted[part][:, None] @ self.items(chosen).mT)[:, 0]
+            from_chosen = functional.embedding(chosen, from_items)
             from_user = from_users[part][:, None]
             scores[part] = product + self._perceptron(from_user, from_chosen, of_perceptron)
         return scores
