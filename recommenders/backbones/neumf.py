@@ -55,29 +55,29 @@ class NeuMF(Backbone):
         self.settings = settings
         self.negatives = settings.sampled
         wide = settings.factors * 2 ** (settings.layers - 1)  # half of the first layer's input
-        self.users = nn.Embedding(inputs.n_users, settings.factors)
-        self.items = nn.Embedding(inputs.n_items, settings.factors)
-        self.deep_users = nn.Embedding(inputs.n_users, wide)
-        self.deep_items = nn.Embedding(inputs.n_items, wide)
+        # Each row p, then p': one lookup a side, and one table for the optimiser.
+        self.parts = (settings.factors, wide)
+        self.users = nn.Embedding(inputs.n_users, sum(self.parts))
+        self.items = nn.Embedding(inputs.n_items, sum(self.parts))
         widths = [settings.factors * 2**k for k in range(settings.layers, -1, -1)]
         self.hidden = nn.ModuleList(
             nn.Linear(inside, outside) for inside, outside in pairwise(widths)
         )
         self.output = nn.Linear(2 * settings.factors, 1)
-        for table in (self.users, self.items, self.deep_users, self.deep_items):
-            nn.init.normal_(table.weight, std=0.01)
+        nn.init.normal_(self.users.weight, std=0.01)
+        nn.init.normal_(self.items.weight, std=0.01)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy of the interactions and their negatives (eq. 7)."""
-        candidates, n = batch.candidates, len(batch.users)
-        user, item = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
-        deep_user = rows_of(self.deep_users.weight, batch.users)
-        deep_item = rows_of(self.deep_items.weight, candidates)
+        users = rows_of(self.users.weight, batch.users)
+        items = rows_of(self.items.weight, batch.candidates)
+        user, deep_user = users.split(self.parts, dim=1)
+        item, deep_item = items.split(self.parts, dim=1)
         from_users, from_items = self._first_layer(deep_user, deep_item)
         # Each user's vectors meet those of the item and of every negative, (1 + W, B, ...).
         of_product, of_perceptron = self._output_weights()
         from_items = from_items.view(-1, *from_users.shape)
-        logits = (user * item.view(-1, n, self.settings.factors)) @ of_product
+        logits = (user * item.view(-1, *user.shape)) @ of_product
         logits = logits + self._perceptron(from_users, from_items, of_perceptron)
         labels = torch.zeros_like(logits)
         labels[0] = 1
@@ -85,21 +85,23 @@ class NeuMF(Backbone):
             "classification": functional.binary_cross_entropy_with_logits(logits, labels),
         }
         if self.settings.regularization:
-            penalty = squared_norm(user, item, deep_user, deep_item)
+            penalty = squared_norm(users, items)
             parts["regularization"] = 2 * self.settings.regularization * penalty
         return parts
 
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits of users (B,) with items (B, C), or with all items (I,): (B, C) or (B, I)."""
-        from_users, from_items = self._first_layer(self.deep_users(users), self.deep_items.weight)
+        user, deep_user = self.users(users).split(self.parts, dim=1)
+        item, deep_item = self.items.weight.split(self.parts, dim=1)
+        from_users, from_items = self._first_layer(deep_user, deep_item)
         of_product, of_perceptron = self._output_weights()
-        weighted = self.users(users) * of_product
+        weighted = user * of_product
         size = max(1, PAIRS_A_SLICE // items.shape[-1])
         scores: Tensor = weighted.new_empty(len(users), items.shape[-1])
         for at in range(0, len(users), size):
             part = slice(at, at + size)
             chosen = items if items.dim() == 1 else items[part]
-            product = (weighted[part][:, None] @ self.items(chosen).mT)[:, 0]
+            product = (weighted[part][:, None] @ functional.embedding(chosen, item).mT)[:, 0]
             from_chosen = functional.embedding(chosen, from_items)
             from_user = from_users[part][:, None]
             scores[part] = product + self._perceptron(from_user, from_chosen, of_perceptron)
@@ -107,10 +109,7 @@ class NeuMF(Backbone):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """The vectors of both parts side by side, for neighbours: (U, ...) and (I, ...)."""
-        return (
-            torch.cat([self.users.weight, self.deep_users.weight], dim=1),
-            torch.cat([self.items.weight, self.deep_items.weight], dim=1),
-        )
+        return self.users.weight, self.items.weight
 
     def _first_layer(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """What users (..., wide) and items (..., wide) add to the perceptron's first layer."""

@@ -134,25 +134,23 @@ def test_points_stay_in_the_unit_ball(inputs):
 def test_neumf_is_its_formula(inputs):
     batch = make_batch(inputs, 2)
     model = NeuMF(inputs, NeuMFSettings(factors=3, layers=2, sampled=2, regularization=0.1))
-    for table in (model.users, model.items, model.deep_users, model.deep_items):
+    for table in (model.users, model.items):
         torch.nn.init.normal_(table.weight)
 
     def logit(u, i):
-        deep = torch.cat([model.deep_users.weight[u], model.deep_items.weight[i]])
+        user, item = model.users.weight[u], model.items.weight[i]
+        deep = torch.cat([user[3:], item[3:]])
         for layer in model.hidden:
             deep = functional.relu(layer(deep))
-        product = model.users.weight[u] * model.items.weight[i]
-        return model.output(torch.cat([product, deep]))[0]
+        return model.output(torch.cat([user[:3] * item[:3], deep]))[0]
 
     entropy, squares = 0.0, 0.0
     for u, i, js in pairs_of(batch):
         for place, k in enumerate([i, *js]):
             p = torch.sigmoid(logit(u, k))
             entropy = entropy - torch.log(p if place == 0 else 1 - p) / 60
-            for table in (model.items, model.deep_items):
-                squares = squares + table.weight[k].square().sum() / 20
-        for table in (model.users, model.deep_users):
-            squares = squares + table.weight[u].square().sum() / 20
+            squares = squares + model.items.weight[k].square().sum() / 20
+        squares = squares + model.users.weight[u].square().sum() / 20
     expected = {"classification": entropy, "regularization": 0.1 * squares}
     assert_same(model, model.loss(batch), expected)
     got = model.rescore(torch.arange(12), torch.arange(9))
