@@ -56,7 +56,7 @@ class NeuMF(Backbone):
         self.negatives = settings.sampled
         wide = settings.factors * 2 ** (settings.layers - 1)  # half of the first layer's input
         # Each row p, then p': one lookup a side, and one table for the optimiser.
-        self.parts = (settings.factors, wide)
+        self.parts: list[int] = [settings.factors, wide]
         self.users = nn.Embedding(inputs.n_users, sum(self.parts))
         self.items = nn.Embedding(inputs.n_items, sum(self.parts))
         widths = [settings.factors * 2**k for k in range(settings.layers, -1, -1)]
@@ -71,8 +71,8 @@ class NeuMF(Backbone):
         """Binary cross-entropy of the interactions and their negatives (eq. 7)."""
         users = rows_of(self.users.weight, batch.users)
         items = rows_of(self.items.weight, batch.candidates)
-        user, deep_user = users.split(self.parts, dim=1)
-        item, deep_item = items.split(self.parts, dim=1)
+        user, deep_user = torch.split(users, self.parts, dim=1)
+        item, deep_item = torch.split(items, self.parts, dim=1)
         from_users, from_items = self._first_layer(deep_user, deep_item)
         # Each user's vectors meet those of the item and of every negative, (1 + W, B, ...).
         of_product, of_perceptron = self._output_weights()
@@ -91,8 +91,8 @@ class NeuMF(Backbone):
 
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
         """Logits of users (B,) with items (B, C), or with all items (I,): (B, C) or (B, I)."""
-        user, deep_user = self.users(users).split(self.parts, dim=1)
-        item, deep_item = self.items.weight.split(self.parts, dim=1)
+        user, deep_user = torch.split(self.users(users), self.parts, dim=1)
+        item, deep_item = torch.split(self.items.weight, self.parts, dim=1)
         from_users, from_items = self._first_layer(deep_user, deep_item)
         of_product, of_perceptron = self._output_weights()
         weighted = user * of_product
