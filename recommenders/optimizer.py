@@ -17,13 +17,15 @@ class Adam:
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float) -> None:
         self._parameters = list(parameters)
         self._learning_rate = learning_rate
+        n = len(self._parameters)
+        self._steps = torch.zeros(n, device=self._parameters[0].device if n else None)
         self._state: list[dict[str, Tensor]] = [
             {
-                "step": torch.zeros((), device=parameter.device),
+                "step": step,
                 "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                 "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
             }
-            for parameter in self._parameters
+            for parameter, step in zip(self._parameters, self._steps.unbind(), strict=True)
         ]
 
     def zero_grad(self) -> None:
@@ -41,7 +43,10 @@ class Adam:
                 updated.append(parameter)
                 state.append(moments)
         steps = [moments["step"] for moments in state]
-        torch._foreach_add_(steps, 1)
+        if len(steps) == len(self._steps):
+            self._steps += 1
+        else:
+            torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             updated,
             gradients,

@@ -49,6 +49,7 @@ class NeuMF(Backbone):
 
     Settings: ClassVar[type[BackboneSettings]] = NeuMFSettings
     uses_features: ClassVar[bool] = False
+    signs: Tensor
 
     def __init__(self, inputs: Inputs, settings: NeuMFSettings) -> None:
         super().__init__(inputs, settings)
@@ -64,6 +65,9 @@ class NeuMF(Backbone):
             nn.Linear(inside, outside) for inside, outside in pairwise(widths)
         )
         self.output = nn.Linear(2 * settings.factors, 1)
+        # -ln sigmoid(x) = softplus(-x) of an interaction, -ln(1 - sigmoid(x)) of its negatives.
+        signs = torch.tensor([[-1.0]] + [[1.0]] * settings.sampled)
+        self.register_buffer("signs", signs, persistent=False)
         nn.init.normal_(self.users.weight, std=0.01)
         nn.init.normal_(self.items.weight, std=0.01)
 
@@ -79,11 +83,7 @@ class NeuMF(Backbone):
         from_items = from_items.view(-1, *from_users.shape)
         logits = (user * item.view(-1, *user.shape)) @ of_product
         logits = logits + self._perceptron(from_users, from_items, of_perceptron)
-        labels = torch.zeros_like(logits)
-        labels[0] = 1
-        parts = {
-            "classification": functional.binary_cross_entropy_with_logits(logits, labels),
-        }
+        parts = {"classification": functional.softplus(logits * self.signs).mean()}
         if self.settings.regularization:
             penalty = squared_norm(users, items)
             parts["regularization"] = 2 * self.settings.regularization * penalty
@@ -123,14 +123,16 @@ class NeuMF(Backbone):
 
     def _output_weights(self) -> tuple[Tensor, Tensor]:
         """The last layer's weights of p * q and of the perceptron, (factors,) each."""
-        of_product, of_perceptron = self.output.weight[0].chunk(2)
+        of_product, of_perceptron = self.output.weight.view(2, -1).unbind()
         return of_product, of_perceptron
 
     def _perceptron(self, from_user: Tensor, from_item: Tensor, weights: Tensor) -> Tensor:
         """What the perceptron and the bias add to a score (...): from the first layer's parts, and
         the last layer's weights (factors,)."""
         deep = (from_user + from_item).relu_()
+        scored = deep.shape[:-1]
+        deep = deep.flatten(0, -2)  # a list of pairs: in place on a view costs autograd copies
         for layer in self.hidden[1:]:
             deep = functional.dropout(deep, self.settings.dropout, self.training)
             deep = layer(deep).relu_()
-        return deep @ weights + self.output.bias
+        return (deep @ weights + self.output.bias).view(scored)
