@@ -49,6 +49,18 @@ def squared_norm(*tables: Tensor) -> Tensor:
     return loss
 
 
+def own_among_others(one: Tensor, other: Tensor) -> Tensor:
+    """-ln of the softmax over j of x_i . y_j at j = i, the mean over the rows i: InfoNCE.
+
+    Oord, Li, Vinyals, arXiv 1807.03748, eq. 4.
+
+    Args:
+        one, other: x and y (B, d). A temperature is what one of them is divided by.
+    """
+    loss: Tensor = _OwnAmongOthers.apply(one, other)  # type: ignore[no-untyped-call]
+    return loss
+
+
 def warp_hinge(liked: Tensor, others: Tensor, margin: float, n_items: int) -> Tensor:
     """Weighted hinge on squared distances: the nearest negative counts, by approximate rank.
 
@@ -115,6 +127,31 @@ class _BPROpt(torch.autograd.Function):
         of_items[: len(margin)].addcmul_(meeting, slope)
         of_items[len(margin) :].addcmul_(meeting, slope, value=-1)
         return of_users, of_items, None
+
+
+class _OwnAmongOthers(torch.autograd.Function):
+    """d/dx_i = sum_j p_ij y_j - y_i, d/dy_j = sum_i p_ij x_i - x_j, each divided by B.
+
+    p (B, B) is kept as its rows' powers and their sums: nothing more of that size is computed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
+        logits = one @ other.T
+        highest = logits.amax(dim=1, keepdim=True)
+        powers = logits.sub_(highest).exp_()
+        total = powers.sum(dim=1, keepdim=True)
+        ctx.save_for_backward(one, other, powers, total)
+        rows = (highest + total.log())[:, 0] - torch.linalg.vecdot(one, other)
+        return rows.mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        one, other, powers, total = ctx.saved_tensors
+        scale = gradients[0] / len(one)
+        of_one = (powers @ other).div_(total).sub_(other).mul_(scale)
+        of_other = (powers.T @ (one / total)).sub_(one).mul_(scale)
+        return of_one, of_other
 
 
 class _SquaredNorm(torch.autograd.Function):

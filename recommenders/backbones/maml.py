@@ -176,8 +176,8 @@ class MAML(Backbone):
 
     def _weight(self, user: tuple[Tensor, Tensor], item: tuple[Tensor, Tensor]) -> Tensor:
         """Weights of the dimensions (B, C, d), d in sum, from what user and item add."""
-        length = (user[1] + item[1]).clamp(min=1e-24).sqrt().unsqueeze(2)
-        hidden = torch.tanh((user[0] + item[0]) / length + self.inward.bias)
+        inverse = (user[1] + item[1]).clamp(min=1e-24).rsqrt().unsqueeze(2)
+        hidden = torch.addcmul(self.inward.bias, user[0] + item[0], inverse).tanh()
         logits = functional.relu(self.outward(hidden))
         return logits.softmax(dim=2) * self.settings.embedding_dim
 
@@ -187,5 +187,5 @@ class MAML(Backbone):
             return None
         projected = self.projection(content)
         norm = torch.linalg.vector_norm(projected, dim=-1, keepdim=True)
-        clipped: Tensor = projected / norm.clamp(min=1) * there.unsqueeze(-1)
+        clipped: Tensor = projected * (there.unsqueeze(-1) / norm.clamp(min=1))
         return clipped

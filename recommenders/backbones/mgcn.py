@@ -9,14 +9,14 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
-from sgfd.recommenders.losses import ranking_loss, squared_norm
+from sgfd.recommenders.losses import own_among_others, ranking_loss, squared_norm
 from sgfd.recommenders.neighbours import mean_of_nearest
 from sgfd.recommenders.rows import rows_of
+from sgfd.recommenders.unit import unit_rows
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range
 
 
@@ -135,6 +135,4 @@ class MGCN(Backbone):
 
 def contrast(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     """InfoNCE of rows (B, d) that belong together, the other rows of the batch as negatives."""
-    one, other = functional.normalize(one, dim=1), functional.normalize(other, dim=1)
-    logits = one @ other.T / temperature
-    return functional.cross_entropy(logits, torch.arange(len(one), device=one.device))
+    return own_among_others(unit_rows(one) / temperature, unit_rows(other))

@@ -4,6 +4,7 @@ Wang, He, Wang, Feng, Chua: Neural Graph Collaborative Filtering, SIGIR 2019, ar
 Equation numbers refer to that paper.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -71,9 +72,11 @@ class NGCF(Backbone):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """BPR on the vectors of all rounds, L2 on those of round 0 (eq. 11)."""
-        users, items = self.embeddings()
+        # Only the batch's rows of each round are put side by side.
         candidates = batch.candidates
-        user, item = rows_of(users, batch.users), rows_of(items, candidates)
+        rounds = self._rounds()
+        user = _side_by_side([rows_of(users, batch.users) for users, _ in rounds])
+        item = _side_by_side([rows_of(items, candidates) for _, items in rounds])
         ego = rows_of(self.users.weight, batch.users), rows_of(self.items.weight, candidates)
         return {
             "ranking": ranking_loss(user, item),
@@ -82,6 +85,11 @@ class NGCF(Backbone):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Vectors of all rounds side by side: users (U, (L + 1) d), items (I, (L + 1) d)."""
+        users, items = zip(*self._rounds(), strict=True)
+        return _side_by_side(users), _side_by_side(items)
+
+    def _rounds(self) -> list[tuple[Tensor, Tensor]]:
+        """E(0) to E(L), of users (U, d) and items (I, d) each (eq. 7)."""
         users, items = self.users.weight, self.items.weight
         rounds = [(users, items)]
         for to_sum, to_product in zip(self.sums, self.products, strict=True):
@@ -96,6 +104,11 @@ class NGCF(Backbone):
                 )
                 for around, own in zip(near, (users, items), strict=True)
             )
-            rounds.append((unit_rows(users), unit_rows(items)))
-        of_users, of_items = zip(*rounds, strict=True)
-        return torch.cat(of_users, dim=1), torch.cat(of_items, dim=1)
+            rounds.append((users, items))
+        return rounds
+
+
+def _side_by_side(rounds: Sequence[Tensor]) -> Tensor:
+    """The first round as it is, the others as unit vectors."""
+    first, *others = rounds
+    return torch.cat([first, *map(unit_rows, others)], dim=1)
