@@ -142,8 +142,8 @@ class _OwnAmongOthers(torch.autograd.Function):
         powers = logits.sub_(highest).exp_()
         total = powers.sum(dim=1, keepdim=True)
         ctx.save_for_backward(one, other, powers, total)
-        rows = (highest + total.log())[:, 0] - torch.linalg.vecdot(one, other)
-        return rows.mean()
+        loss: Tensor = (highest + total.log()).mean() - torch.linalg.vecdot(one, other).mean()
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
