@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sgfd.featureset.compression import CompressedRows, Rows, release_pages
 from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.plane import plane
 
-MOST_DOTS = 5_000  # of more items as many are drawn, spread evenly
-READ_ROWS = 512  # of a map at a time: the system maps what lies around each
+MOST_DOTS = 2_500  # of more items as many are drawn, spread evenly
 WIDTH, HEIGHT = 720, 450
-FINER = 3  # dots are drawn in so many times as many pixels, then averaged: soft edges
+FINER = 2  # dots are drawn in so many times as many pixels, then averaged: soft edges
 MARGIN, RADIUS = 12, 2.5
 
 # A square of text for each colour, so that a legend can stand in any Markdown.
@@ -49,21 +47,29 @@ class Picture:
     legend: list[tuple[str, str, int]]
 
 
-def map_of(modalities: Sequence[Rows], labels: NDArray[np.object_]) -> Picture | None:
-    """Draw the items by the first two principal components of their unit rows.
+def drawn_of(n: int) -> NDArray[np.int64]:
+    """Which of n items are drawn, ascending."""
+    return np.unique(np.linspace(0, n - 1, min(n, MOST_DOTS)).round().astype(np.int64))
+
+
+def map_of(
+    modalities: Sequence[NDArray[np.float32]],
+    drawn: NDArray[np.int64],
+    labels: NDArray[np.object_],
+) -> Picture | None:
+    """Draw items by the first two principal components of their unit rows.
 
     Args:
-        modalities: rows (n, d) of each.
-        labels: object (n,), label name or None; the most frequent ones get a colour.
+        modalities: rows (k, d) of each, of the k items that are drawn.
+        drawn: which items these are.
+        labels: object (n,), label name or None, of all items; the most frequent ones get a colour.
 
     Returns:
         None where fewer than 3 items have a row.
     """
-    n = len(labels)
-    if n < 3 or not modalities:
+    if not modalities:
         return None
-    drawn = np.unique(np.linspace(0, n - 1, min(n, MOST_DOTS)).round().astype(np.int64))
-    rows = CosineRows([_read(each, drawn) for each in modalities])
+    rows = CosineRows(modalities)
     if len(rows.items) < 3:
         return None
     counts = Counter(label for label in labels if label is not None)
@@ -74,16 +80,6 @@ def map_of(modalities: Sequence[Rows], labels: NDArray[np.object_]) -> Picture |
         [colour_of.get(label, len(COLOURS)) for label in labels[drawn[rows.items]]], dtype=np.uint8
     )
     return Picture(_png(_dots(plane(rows), colours)), len(rows.items), legend)
-
-
-def _read(rows: Rows, drawn: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Copies of some rows, in their order."""
-    copies = np.empty((len(drawn), rows.shape[1]), dtype=np.float32)
-    for start in range(0, len(drawn), READ_ROWS):
-        part = slice(start, start + READ_ROWS)
-        copies[part] = rows[drawn[part]]
-        release_pages(rows.stored if isinstance(rows, CompressedRows) else rows)
-    return copies
 
 
 def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
@@ -109,15 +105,13 @@ def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
                 canvas[place + down * WIDTH * FINER + right] = colour
     fine = canvas.reshape(HEIGHT, FINER, WIDTH, FINER)
     # Red, green and blue are summed at once, in 16 bits each of one number.
-    shifts = np.array([0, 16, 32], dtype=np.uint64)
-    packed = (palette << shifts).sum(axis=1, dtype=np.uint64)
-    total = np.zeros((HEIGHT, WIDTH), dtype=np.uint64)
+    packed = (palette << np.array([0, 16, 32], dtype=np.uint64)).sum(axis=1, dtype="<u8")
+    total = np.zeros((HEIGHT, WIDTH), dtype="<u8")
     for down in range(FINER):
         for right in range(FINER):
             total += packed[fine[:, down, :, right]]
-    picture: Pixels = np.stack(
-        [((total >> shift) & np.uint64(0xFFFF)) // np.uint64(FINER**2) for shift in shifts], axis=2
-    ).astype(np.uint8)
+    sums = total.view("<u2").reshape(HEIGHT, WIDTH, 4)[:, :, :3]
+    picture: Pixels = (sums // FINER**2).astype(np.uint8)
     return picture
 
 
@@ -127,7 +121,7 @@ def _png(pixels: Pixels) -> bytes:
     lines = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each begins with its filter, 0
     lines[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = {b"IHDR": header, b"IDAT": zlib.compress(lines.tobytes()), b"IEND": b""}
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(lines.tobytes(), 3), b"IEND": b""}
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in chunks.items()

@@ -1,14 +1,15 @@
 """Items as points of a plane: where their directions spread most."""
 
+from collections.abc import Callable
+
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from sgfd.featureset.neighbours import CosineRows, Matrix
 
 FITTED_ROWS = 20_000  # at most, spread evenly over the items; a plane needs no more
 SMALL = 64  # rows or columns of which all axes are found at once
-NARROW = 768  # columns whose products with one another are quickly made and taken apart
+NARROW = 1024  # columns whose products with one another are quickly made
 SPARE, MOST_ROUNDS, SETTLED = 14, 20, 1e-7  # of the search for two axes among more
 
 
@@ -41,34 +42,38 @@ def plane(rows: CosineRows) -> NDArray[np.float32]:
 
 def _axes(centred: Matrix) -> Matrix:
     """The directions (d, 2) of the largest variance, or the only one (1, 1)."""
-    if min(centred.shape) <= SMALL:
+    rows, d = centred.shape
+    if min(rows, d) <= SMALL:
         directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
-    elif centred.shape[1] <= NARROW:
-        last = centred.shape[1] - 1
+    elif d <= min(rows, NARROW):
         products = centred.T @ centred
-        directions = scipy.linalg.eigh(products, subset_by_index=[last - 1, last])[1].T[::-1]
+        directions = _leading(lambda basis: products @ basis, d)
     else:
-        directions = _leading(centred)
+        directions = _leading(lambda basis: centred.T @ (centred @ basis), d)
     largest = np.abs(directions).argmax(axis=1)
     signs = np.where(directions[np.arange(len(directions)), largest] < 0, -1, 1)
     axes: Matrix = (directions * signs[:, None]).T
     return axes
 
 
-def _leading(centred: Matrix) -> Matrix:
-    """The first two right singular vectors (2, d), by subspace iteration from a seeded start.
+def _leading(times: Callable[[Matrix], Matrix], d: int) -> Matrix:
+    """The two leading eigenvectors (2, d) of a symmetric matrix, by subspace iteration.
 
-    To find all of thousands takes long, and ARPACK, which finds few, fails on rows that are all
-    alike. Where many directions spread alike, those found after `MOST_ROUNDS` are as good as any.
+    From a seeded start. To find all of thousands takes long, and ARPACK, which finds few, fails on
+    rows that are all alike. Where many directions spread alike, those found after `MOST_ROUNDS`
+    are as good as any.
+
+    Args:
+        times: the matrix times columns (d, k).
     """
-    _, d = centred.shape
-    basis = np.random.default_rng(0).normal(size=(d, 2 + SPARE))
+    basis = times(np.random.default_rng(0).normal(size=(d, 2 + SPARE)))
     found = np.zeros(2)
     for _ in range(MOST_ROUNDS):
-        basis, _ = np.linalg.qr(centred.T @ (centred @ basis))
-        _, values, inner = np.linalg.svd(centred @ basis, full_matrices=False)
-        if np.allclose(values[:2], found, rtol=SETTLED, atol=0):
+        basis, _ = np.linalg.qr(basis)
+        image = times(basis)
+        values, inner = np.linalg.eigh(basis.T @ image)
+        if np.allclose(values[-2:], found, rtol=SETTLED, atol=0):
             break
-        found = values[:2]
-    directions: Matrix = inner[:2] @ basis.T
+        found, basis = values[-2:], image
+    directions: Matrix = (basis @ inner[:, :-3:-1]).T
     return directions

@@ -31,7 +31,7 @@ from sgfd.featureset.manifest import (
     Manifest,
 )
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA, NeighbourBlock
-from sgfd.featureset.picture import map_of
+from sgfd.featureset.picture import Picture, drawn_of, map_of
 
 Block = dict[str, NDArray[Any]]
 
@@ -91,6 +91,12 @@ class FeatureSetWriter:
         }
         self._table = _Table(folder / TABLE, item_ids, labels, columns)
         self._present: dict[str, list[NDArray[np.bool_]]] = {}
+        self._row = 0
+        self._drawn = drawn_of(len(item_ids))
+        self._drawn_rows = {
+            name: np.empty((len(self._drawn), width), dtype=np.float32)
+            for name, width in dimensions.items()
+        }
         self._to_arrays = _Worker(self._write_arrays)
         self._to_table = _Worker(self._table.write)
         self._files: dict[str, FileRecord] = {}
@@ -126,6 +132,7 @@ class FeatureSetWriter:
         }
         for worker in (self._to_arrays, self._to_table):
             worker.put(block | encoded)
+        self._keep_drawn(block)
 
     def add_student(self, tensors: dict[str, NDArray[np.float32]]) -> None:
         """Write the student: `{modality}.weight` (d, D), `.bias` (d), `.mean` (D), `.scale` (D)."""
@@ -162,12 +169,12 @@ class FeatureSetWriter:
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete the files, write the map, the card and what data hubs read, and last of all the
         manifest with its records."""
-        rows = self.complete_rows(manifest)
-        if tensors := self._encoding_tensors():
-            self._add(ENCODINGS, save(tensors))
-        picture = map_of([rows[name] for name in manifest.usual_modalities], self._labels)
+        picture = self._picture(manifest)  # while the last blocks are written
         if picture is not None:
             self._add(MAP, picture.png)
+        self.complete_rows(manifest)
+        if tensors := self._encoding_tensors():
+            self._add(ENCODINGS, save(tensors))
         self._to_table.join()
         self._files[TABLE] = self._table.close()
         self._add(CARD, card(manifest, picture).encode())
@@ -178,6 +185,22 @@ class FeatureSetWriter:
         text = whole.model_dump_json(indent=2) + "\n"
         (self.folder / MANIFEST).write_bytes(text.encode())
         return whole
+
+    def _keep_drawn(self, block: Block) -> None:
+        """Keep those of the next rows that the map shows."""
+        rows = len(next(iter(block.values()))) if block else len(self._ids)
+        first, last = np.searchsorted(self._drawn, [self._row, self._row + rows])
+        for name, kept in self._drawn_rows.items():
+            kept[first:last] = block[name][self._drawn[first:last] - self._row]
+        self._row += rows
+
+    def _picture(self, manifest: Manifest) -> Picture | None:
+        """The map of the items by the usual modalities, a compressed one by what it is of."""
+        plain = [
+            self._compressed[name].of if name in self._compressed else name
+            for name in manifest.usual_modalities
+        ]
+        return map_of([self._drawn_rows[name] for name in plain], self._drawn, self._labels)
 
     def _encoding_tensors(self) -> dict[str, NDArray[Any]]:
         """What decoding needs beside the stored rows, as `Encoding` names it."""

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from sgfd.featureset import load, verify
-from sgfd.featureset.picture import COLOURS, OTHER, map_of
+from sgfd.featureset.picture import COLOURS, OTHER, drawn_of, map_of
 
 HOSTILE = "a|b](http://x) <img src=x> `code` **bold**"
 
@@ -101,13 +101,16 @@ def test_the_picture_shows_each_label_where_its_items_are(described):
 def test_of_many_items_few_are_drawn_and_of_too_few_none(monkeypatch):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(9000, 3)).astype(np.float32)
-    picture = map_of([rows], np.full(9000, None, dtype=object))
-    assert picture.dots == 5000
+    drawn = drawn_of(9000)
+    picture = map_of([rows[drawn]], drawn, np.full(9000, None, dtype=object))
+    assert picture.dots == len(drawn) == 2500
+    assert [drawn[0], drawn[-1]] == [0, 8999]
     assert picture.legend == []
     assert Image.open(io.BytesIO(picture.png)).size == (720, 450)
-    assert map_of([rows[:2]], np.full(2, None, dtype=object)) is None
-    assert map_of([np.full((9, 3), np.nan, dtype=np.float32)], np.full(9, None)) is None
-    same = map_of([np.ones((9, 3), dtype=np.float32)], np.full(9, None, dtype=object))
+    labels = np.full(9, None, dtype=object)
+    assert map_of([rows[:2]], drawn_of(2), labels[:2]) is None
+    assert map_of([np.full((9, 3), np.nan, dtype=np.float32)], drawn_of(9), labels) is None
+    same = map_of([np.ones((9, 3), dtype=np.float32)], drawn_of(9), labels)
     assert same.dots == 9
 
 
