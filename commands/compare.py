@@ -17,7 +17,9 @@ from sgfd.commands.options import (
     dimension_option,
     json_option,
     judge_users_option,
+    min_coverage_option,
     refit_option,
+    scale_option,
     split_option,
     split_seed_option,
     threads_option,
@@ -63,9 +65,11 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
 )
 @refit_option
 @split_seed_option
+@scale_option
 @dimension_option
 @trust_option
-@click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a core].")
+@min_coverage_option
+@click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a thread].")
 @click.option("--plan", is_flag=True, help="Say what would run and how long it takes, and stop.")
 @click.option("--name", help="Name of the comparison's folder [default: of data set and split].")
 @click.option(
@@ -93,8 +97,10 @@ def compare(
     trials: int | None,
     refit: bool,
     split_seed: int,
+    feature_scale: str,
     dimension: int | None,
     trust_features: bool,
+    min_coverage: float,
     jobs: int | None,
     plan: bool,
     name: str | None,
@@ -108,8 +114,9 @@ def compare(
     """Compare feature sets: every backbone on each, over seeds. Exit code 1 if a cell failed.
 
     Goes on where it was stopped; the same command with more backbones, features or seeds adds to
-    what is there. The report lies in the comparison's folder. Under --split cold-items, backbones
-    that score items by id and trainings without features can't answer, and are told of.
+    what is there. The report lies in the comparison's folder. --threads are those of all trainings
+    together. Under --split cold-items, backbones that score items by id and trainings without
+    features can't answer, and are told of.
     """
     from sgfd.jobs import use_device, use_threads
     from sgfd.recommenders import comparison
@@ -121,8 +128,13 @@ def compare(
         for reference in _listed(features)
     ]
     options: dict[str, Any] = {"split_seed": split_seed, "device": device}
+    # Only what differs from the defaults: it tells comparisons apart.
     if split != "given":
         options["split"] = split
+    if feature_scale != "entry":
+        options["feature_scale"] = feature_scale
+    if min_coverage != 0.95:
+        options["min_coverage"] = min_coverage
     if dimension is not None:
         options["dimension"] = dimension
     if trust_features:
@@ -144,15 +156,16 @@ def compare(
     )
     usual = grid.dataset.name if split == "given" else f"{grid.dataset.name}-{split}"
     folder = comparisons_root / plain_name(name or usual, "--name")
-    cores = use_threads(threads)
-    at_a_time = min(jobs or cores, cores)
+    held_against = comparison.baseline_of(grid, baseline)
+    # Never more at a time than there are cores, whatever is asked.
+    at_a_time = min(jobs or use_threads(threads), use_threads(None))
     if plan:
         todo = comparison.plan(grid, folder, at_a_time)
         present(todo, as_json, lambda: _print_plan(todo))
         return 0
     command = shlex.join(["pipeline", *without_places(sys.argv[1:])])
     found, contrasts = comparison.compare(
-        grid, folder, at_a_time, threads, command=command, baseline=baseline, metrics=SHOWN
+        grid, folder, at_a_time, threads, command=command, baseline=held_against, metrics=SHOWN
     )
     failed = found.failed()
     result: dict[str, Any] = {

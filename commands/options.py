@@ -49,6 +49,20 @@ protocol_option = click.option(
     show_default=True,
     help="The model is chosen on valid, or on test as the paper does it (to compare only).",
 )
+scale_option = click.option(
+    "--feature-scale",
+    type=click.Choice(["entry", "unit", "stored"]),
+    default="entry",
+    show_default=True,
+    help="Features with mean squared entry 1, as unit vectors, or as they are stored.",
+)
+min_coverage_option = click.option(
+    "--min-coverage",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Least share of the data set's items that the features must know.",
+)
 dimension_option = click.option(
     "--dim",
     "dimension",
@@ -106,22 +120,14 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         refit_option,
         seed_option,
         split_seed_option,
-        click.option(
-            "--feature-scale",
-            type=click.Choice(["entry", "unit", "stored"]),
-            default="entry",
-            show_default=True,
-            help="Features with mean squared entry 1, as unit vectors, or as they are stored.",
-        ),
+        scale_option,
         click.option(
             "--modalities",
             help="Those of the feature set to use, with commas between [default: those it names].",
         ),
         dimension_option,
         trust_option,
-        click.option(
-            "--min-coverage", type=click.FloatRange(0, 1), default=0.95, show_default=True
-        ),
+        min_coverage_option,
         device_option,
         threads_option,
         data_root_option,

@@ -25,6 +25,7 @@ __all__ = [
     "Comparison",
     "Contrast",
     "Grid",
+    "baseline_of",
     "compare",
     "contrasts",
     "label_features",

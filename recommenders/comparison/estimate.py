@@ -35,7 +35,8 @@ class Estimate:
         done: dict[str, list[float]] = {}
         for result in results:
             if result.error is None:
-                done.setdefault(result.cell.backbone, []).append(result.train_seconds)
+                seconds = result.train_seconds + result.refit_seconds
+                done.setdefault(result.cell.backbone, []).append(seconds)
         return sum(
             AROUND
             + (

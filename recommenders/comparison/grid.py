@@ -18,6 +18,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ from sgfd.recommenders.run_folder import load_run
 logger = logging.getLogger("sgfd")
 
 FORMAT = 1
+IDENTITY = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,27 @@ class Grid:
             raise JobError(
                 where, f"there is nothing to compare{why}", "name backbones and features"
             )
+        if self.refit and "honest" not in self.protocols:
+            raise JobError(
+                "--refit",
+                "goes with protocol honest alone: the paper's trains on valid anyway",
+                "leave --refit out, or add honest to --protocols",
+            )
+        self._refuse_unfit()
         guided = [f for f in self.features.values() if f and f.manifest.interactions is not None]
         if guided:
             self._refuse_leaks(guided)
+
+    def _refuse_unfit(self) -> None:
+        """Refuse features that no cell could train on, before any cell is run."""
+        assert self.dataset.interactions is not None
+        for features in filter(None, self.features.values()):
+            features.align(
+                self.dataset.interactions.items.ids, self.options.get("min_coverage", 0.95)
+            )
+            if (dimension := self.options.get("dimension")) is not None:
+                for name in features.manifest.usual_modalities:
+                    features.check_width(name, dimension)
 
     def _refuse_leaks(self, guided: Sequence[FeatureSet]) -> None:
         assert self.dataset.interactions is not None
@@ -107,6 +127,12 @@ class Grid:
             )
             for features in guided:
                 what_features_saw(features, self.dataset.interactions, sets, trust)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the interactions."""
+        assert self.dataset.interactions is not None
+        return self.dataset.interactions.fingerprint()
 
     @property
     def split(self) -> Split:
@@ -167,7 +193,6 @@ class Grid:
 
     def identity(self) -> dict[str, Any]:
         """What a half-done comparison must still be about."""
-        assert self.dataset.interactions is not None
         options = dict(self.options)
         if "judge_users" in options:
             ids = sorted(set(options["judge_users"]))
@@ -175,7 +200,8 @@ class Grid:
             options["judge_users"] = {"count": len(ids), "sha256": digest}
         return {
             "format": FORMAT,
-            "dataset": self.dataset.interactions.fingerprint(),
+            "dataset": self.fingerprint,
+            "catalogue": self._catalogue(),
             "options": options
             | ({"tune": self.tune} if self.tune else {})
             | ({"refit": True} if self.refit else {}),
@@ -189,12 +215,25 @@ class Grid:
             },
         }
 
+    def _catalogue(self) -> str | None:
+        """sha256 of generic features and labels, by which lists are judged beyond accuracy."""
+        catalog = self.dataset.catalog
+        if catalog is None:
+            return None
+        both = f"{catalog.fingerprint()} {catalog.labels_fingerprint()}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
 
 def plan(grid: Grid, folder: Path, jobs: int) -> dict[str, Any]:
     """How many cells each backbone has, how many of them are done, and about how long the rest
-    takes; nothing is written."""
+    takes; nothing is written.
+
+    Raises:
+        JobError: the folder is of another comparison.
+    """
+    unchanged(grid.identity(), folder)
     cells = grid.cells()
-    results = done_cells(cells, folder)
+    results = done_cells(grid, folder)
     missing = [cell for cell in cells if cell not in results]
     trials = _trials_to_go(grid, folder)
     seconds = estimate_of(grid)(missing + trials, list(results.values())) / jobs
@@ -257,6 +296,12 @@ def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet 
     labelled: dict[str, FeatureSet | None] = {}
     for features in opened:
         label = features.label if features else NO_FEATURES
+        if features and label == NO_FEATURES:
+            raise JobError(
+                features.path,
+                f"is called {NO_FEATURES}, which means without features",
+                "make it again with another --name",
+            )
         if label in labelled:
             raise JobError(
                 f"--features {label}", "is there twice", "give each feature set once, by its name"
@@ -276,10 +321,10 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
     """
     seconds = estimate_of(grid)  # first: it refuses what can't be split, and nothing is written
     with locked(folder, "compares"):
-        remember(grid.identity(), folder / "comparison.json")
+        remember(grid.identity(), folder)
         (folder / "failed").mkdir(exist_ok=True)
         cells = grid.cells()
-        results = done_cells(cells, folder)
+        results = done_cells(grid, folder)
         each = max(1, use_threads(threads) // jobs)
 
         def left() -> float:
@@ -312,7 +357,7 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
             advance(len(results))
             for name, error in run_processes(tasks, jobs):
                 cell = by_name[name]
-                results[cell] = _note(cell, folder, error)
+                results[cell] = _note(cell, grid, folder, error)
                 advance(1, left=in_words(left()))
                 _say(results[cell], len(results), len(cells), left())
         return [results[cell] for cell in cells]
@@ -333,11 +378,10 @@ def baseline_of(grid: Grid, wanted: str | None) -> str:
 
 def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: str) -> Comparison:
     """The results with what the report says about them."""
-    assert grid.dataset.interactions is not None
     judged = grid.options.get("judge_users")
     return Comparison(
         dataset=grid.dataset.name,
-        fingerprint=grid.dataset.interactions.fingerprint(),
+        fingerprint=grid.fingerprint,
         command=command,
         machine=machine(),
         features=tuple(_described(label, features) for label, features in grid.features.items()),
@@ -349,17 +393,36 @@ def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: 
     )
 
 
-def done_cells(cells: Sequence[Cell], folder: Path) -> dict[Cell, CellResult]:
-    """Those of the cells whose runs are there."""
-    return {cell: found for cell in cells if (found := finished(cell, folder)) is not None}
+def done_cells(grid: Grid, folder: Path) -> dict[Cell, CellResult]:
+    """Those of the grid's cells whose runs are there.
+
+    Raises:
+        JobError: one can't be read, or was trained on other inputs.
+    """
+    found = {cell: finished(cell, grid, folder) for cell in grid.cells()}
+    return {cell: result for cell, result in found.items() if result is not None}
 
 
-def finished(cell: Cell, folder: Path) -> CellResult | None:
-    """The result of a cell whose run is there; None where it is not."""
+def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
+    """The result of a cell whose run is there; None where it is not.
+
+    Raises:
+        JobError: it can't be read, or was trained on other inputs than the grid's.
+    """
     place = _place(cell, folder)
-    if not (place / "run.json").exists():
+    if not place.exists():
         return None
-    record = load_run(place).record
+    again = "delete that run; the same command trains it again"
+    try:
+        record = load_run(place).record
+    except JobError as error:
+        raise JobError(place, error.what, again) from None
+    features, used = grid.features[cell.features], record["features"]
+    if record["dataset"]["fingerprint"] != grid.fingerprint or (
+        features and features.manifest_sha256 != used["manifest_sha256"]
+    ):
+        raise JobError(place, "was trained on other inputs than this comparison's", again)
+    refit = record.get("refit", {})
     return CellResult(
         cell,
         record["metrics"],
@@ -367,45 +430,76 @@ def finished(cell: Cell, folder: Path) -> CellResult | None:
         record["seconds"]["train"],
         record["peak_memory_bytes"],
         record["epochs"],
-        record.get("refit", {}).get("metrics", {}).get("test", {}),
+        refit.get("metrics", {}).get("test", {}),
         record.get("tuning"),
+        refit_seconds=refit.get("seconds", {}).get("train", 0.0),
     )
 
 
-def remember(identity: dict[str, Any], path: Path) -> None:
+def remember(identity: dict[str, Any], folder: Path) -> None:
     """Write what is compared, or hold it against what was compared here before.
 
-    More backbones and feature sets may come; those that are there must be what they were.
+    Raises:
+        JobError: something changed; nothing is written.
+    """
+    known = unchanged(identity, folder)
+    write_file(folder / IDENTITY, (json.dumps(known, indent=2) + "\n").encode())
+
+
+def unchanged(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What is compared in a folder, now and before.
+
+    More backbones and feature sets may come; those that are there must be what they were. Settings
+    may change while nothing was made with them.
 
     Raises:
-        JobError: something changed, named in the message; nothing is written.
+        JobError: something changed, named in the message; the file can't be read.
     """
     identity = json.loads(json.dumps(identity))
-    if path.exists():
+    path = folder / IDENTITY
+    if not path.exists():
+        return identity
+    try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in ("format", "dataset", "options") if before[key] != identity[key]]
+        changed = [
+            key
+            for key in ("format", "dataset", "catalogue", "options")
+            if before.get(key, identity[key]) != identity[key]
+        ]
         for kind in ("features", "settings"):
             both = before[kind].keys() & identity[kind].keys()
             changed += [
                 f"{kind} of {name}"
                 for name in sorted(both)
                 if before[kind][name] != identity[kind][name]
+                and (kind == "features" or _has_results(name, folder))
             ]
             identity[kind] = before[kind] | identity[kind]
-        if changed:
-            raise JobError(
-                path.parent,
-                f"its cells were made with other inputs ({', '.join(changed)})",
-                "choose another --name, or delete the folder to make all of it again",
-            )
-    write_file(path, (json.dumps(identity, indent=2) + "\n").encode())
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise JobError(
+            path, f"can't be read ({type(error).__name__})", "delete the comparison's folder"
+        ) from None
+    if changed:
+        raise JobError(
+            folder,
+            f"its cells were made with other inputs ({', '.join(changed)})",
+            "choose another --name, or delete the folder to make all of it again",
+        )
+    return identity
+
+
+def _has_results(backbone: str, folder: Path) -> bool:
+    """Whether a backbone has a run or a search in a comparison."""
+    runs = (folder / "runs").glob(f"*-{backbone}-*/run.json")
+    return any(runs) or any((folder / "tunings").glob(f"{backbone}-*"))
 
 
 def machine() -> str:
-    """Processor, cores and memory, in words."""
+    """Processor, cores, memory and what computes, in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
-    return f"{platform.machine()}, {cores} cores, {memory:.0f} GiB, {platform.system()}"
+    programs = ", ".join(f"{name} {version(name)}" for name in ("sgfd", "torch"))
+    return f"{platform.machine()}, {cores} cores, {memory:.0f} GiB, {platform.system()}; {programs}"
 
 
 def in_words(seconds: float) -> str:
@@ -444,6 +538,7 @@ def _task(cell: Cell, grid: Grid, folder: Path, threads: int, tuned: dict[Pair, 
     return Task(
         reference=grid.reference,
         data_root=grid.data_root,
+        fingerprint=grid.fingerprint,
         backbone=cell.backbone,
         settings=found.settings if found else grid.settings[cell.backbone],
         features=features.path if features else None,
@@ -462,10 +557,12 @@ def _task(cell: Cell, grid: Grid, folder: Path, threads: int, tuned: dict[Pair, 
     )
 
 
-def _note(cell: Cell, folder: Path, error: str | None) -> CellResult:
-    result = finished(cell, folder)
-    if result is None or error is not None:
-        return CellResult(cell, {}, error=error or "it left no run")
+def _note(cell: Cell, grid: Grid, folder: Path, error: str | None) -> CellResult:
+    if error is not None:
+        return CellResult(cell, {}, error=error)
+    result = finished(cell, grid, folder)
+    if result is None:
+        return CellResult(cell, {}, error="it left no run")
     (folder / "failed" / f"{name_of(cell)}.txt").unlink(missing_ok=True)
     return result
 
@@ -485,10 +582,11 @@ def _described(label: str, features: FeatureSet | None) -> ComparedFeatures:
     if features is None:
         return ComparedFeatures(label, NO_FEATURES, {}, 0, None)
     manifest = features.manifest
+    used = [m for m in manifest.modalities if m.name in manifest.usual_modalities]
     return ComparedFeatures(
         label,
         manifest.method,
-        {modality.name: modality.dimension for modality in manifest.modalities},
-        sum(manifest.files[modality.file].bytes for modality in manifest.modalities),
+        {modality.name: modality.dimension for modality in used},
+        sum(manifest.files[modality.file].bytes for modality in used),
         features.manifest_sha256,
     )

@@ -10,6 +10,8 @@ from sgfd.recommenders.comparison.summary import (
     HOW_REFIT,
     HOW_SHOWN,
     HOW_TUNED,
+    MEANINGS,
+    NOTHING_COMPARED,
     TUNING_HEAD,
     Row,
     answers,
@@ -134,6 +136,8 @@ def page(
             parts.append(_table(caption, named, [_of(row, extra) for row in rows]))
     parts.append("<h2>Cost</h2>")
     parts += [_costs(comparison, protocol) for protocol in comparison.protocols]
+    words = "".join(f"<li>{escape(each)}</li>" for each in MEANINGS)
+    parts.append(f"<h2>What the words mean</h2><ul>{words}</ul>")
     if failed:
         cells: list[list[Shown]] = [
             [f"{r.cell.backbone} on {r.cell.features}", r.cell.protocol, str(r.cell.seed), r.error]
@@ -151,7 +155,7 @@ def _answers(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         for c in contrasts
     ]
     items += [f"<li>{escape(f'{each.what} {each.why}.')}</li>" for each in comparison.unanswered]
-    return f"<ul>{''.join(items)}</ul>" if items else "<p>There is nothing to compare yet.</p>"
+    return f"<ul>{''.join(items)}</ul>" if items else f"<p>{escape(NOTHING_COMPARED)}</p>"
 
 
 def _figures(rows: Sequence[Row], where: str, metric: str) -> str:
@@ -200,7 +204,7 @@ def _costs(comparison: Comparison, protocol: str) -> str:
             row.features,
             _spent(row, row.epochs, f"{row.epochs:.0f}"),
             _spent(row, row.train_seconds, f"{row.train_seconds:.1f}"),
-            _spent(row, row.peak_memory_bytes, f"{row.peak_memory_bytes / 2**20:.0f}"),
+            _spent(row, row.peak_memory_bytes, f"{row.peak_memory_bytes / 1e6:.0f}"),
             (float(sizes[row.features]), f"{sizes[row.features] / 1e6:.1f}"),
         ]
         for row in rows_of(comparison, protocol, [])

@@ -30,7 +30,7 @@ class Task:
     """One call of `train` or of a search, by what a new process needs to make it.
 
     Attributes:
-        reference, data_root: of the data set.
+        reference, data_root: of the data set; fingerprint is what its interactions must still be.
         features: folder of the feature set; manifest_sha256 is what it must still be.
         options: further arguments.
         failures: folder where a failed task leaves what it said.
@@ -39,6 +39,7 @@ class Task:
 
     reference: str
     data_root: Path | None
+    fingerprint: str
     backbone: str
     settings: BackboneSettings
     features: Path | None
@@ -111,6 +112,12 @@ def _work(task: Task, send: Connection) -> None:
     logging.getLogger("sgfd").setLevel(logging.ERROR)
     try:
         dataset = load_dataset(task.reference, task.data_root)
+        if dataset.interactions is None or dataset.interactions.fingerprint() != task.fingerprint:
+            raise JobError(
+                f"dataset {dataset.name}",
+                "changed while the comparison ran",
+                "put it back as it was, or compare again, from the start",
+            )
         features = featureset.load(task.features) if task.features else None
         if features is not None and features.manifest_sha256 != task.manifest_sha256:
             raise JobError(

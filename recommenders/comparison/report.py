@@ -15,6 +15,8 @@ from sgfd.recommenders.comparison.summary import (
     HOW_REFIT,
     HOW_SHOWN,
     HOW_TUNED,
+    MEANINGS,
+    NOTHING_COMPARED,
     TUNING_HEAD,
     Row,
     answers,
@@ -57,6 +59,8 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         *(f"- {_plain(f'{each.what} {each.why}.')}" for each in comparison.unanswered),
         *(f"- {_plain(f'{cell_name(r.cell)} failed: {r.error}')}" for r in comparison.failed()),
     ]
+    if not contrasts:
+        lines.append(f"- {NOTHING_COMPARED}")
     places = [(protocol, part) for protocol in comparison.protocols for part in comparison.parts]
     for protocol, part in places:
         lines += ["", f"## Protocol {protocol}, {described(comparison, part)}"]
@@ -111,17 +115,19 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
             )
     lines += ["", "## Size of the features", ""]
     lines += _table(
-        ["features", "method", "widths", "MB"],
+        ["features", "method", "widths", "MB", "manifest's sha256"],
         [
             [
                 features.label,
                 features.method,
                 ", ".join(f"{name} {width}" for name, width in features.dimensions.items()) or "-",
                 f"{features.bytes / 1e6:.1f}",
+                (features.manifest_sha256 or "-")[:16],
             ]
             for features in comparison.features
         ],
     )
+    lines += ["", "## What the words mean", "", *(f"- {_plain(words)}" for words in MEANINGS)]
     return "\n".join(lines) + "\n"
 
 
@@ -169,7 +175,7 @@ def _named_figures(row: Row, metrics: Sequence[str]) -> list[str]:
 
 
 def _figures(row: Row) -> list[str]:
-    peak = f"{row.peak_memory_bytes / 2**20:.0f}"
+    peak = f"{row.peak_memory_bytes / 1e6:.0f}"
     cost = [f"{row.epochs:.0f}", f"{row.train_seconds:.1f}", peak]
     if row.failed and not row.seeds:
         return [row.backbone, row.features, "failed", *("-" for _ in (*row.values, *cost))]

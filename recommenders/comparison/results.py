@@ -37,6 +37,7 @@ class CellResult:
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
         refit: metrics on test of the model trained on train and valid; empty without one.
+        refit_seconds: that its training took.
         tuning: how its settings were searched; None where they were not.
         error: one line, where the cell failed; everything else is empty then.
     """
@@ -50,6 +51,7 @@ class CellResult:
     refit: dict[str, float] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None
     error: str | None = None
+    refit_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class ComparedFeatures:
     Attributes:
         label: unique in the comparison.
         method: how it was made, such as `sgfd` or `pca`; `none` without features.
-        dimensions: width of each modality.
-        bytes: of its files.
+        dimensions: width of each modality that is trained on.
+        bytes: of their files.
         manifest_sha256: None without features.
     """
 

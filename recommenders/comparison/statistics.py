@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
 
+from sgfd.jobs import JobError
 from sgfd.recommenders.comparison.results import CellResult, Comparison
 
 Values = NDArray[np.float64]
 Verdict = Literal["better", "worse", "not shown"]
 
 SIGNIFICANT = 0.05
+SMALLEST_P = 1e-300  # that is searched for; a smaller one may be no double
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
         return Difference(mean, mean, mean, float(mean == 0), n_seeds, n_users)
     error = float(np.sqrt(total / (n_seeds * n_users)))
     by_seeds = ms_seeds / total
-    weights, degrees = np.array([1 - by_seeds, by_seeds]), [n_users - 1, max(n_seeds - 1, 1)]
+    weights = np.array([1 - by_seeds, by_seeds])
+    degrees = np.array([n_users - 1, max(n_seeds - 1, 1)])
+    weights, degrees = weights[weights > 0], degrees[weights > 0]
 
     def critical(p: float) -> float:
         """Of a two-sided test at p: that of each t distribution, by its share."""
@@ -73,12 +77,12 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
 
     half = error * critical(1 - confidence)
     reached = abs(mean) / error
-    by_users = float(2 * stats.t.sf(reached, degrees[0]))
-    by_fewest = float(2 * stats.t.sf(reached, min(degrees)))
-    p_value = by_users
-    if by_seeds > 0 and by_fewest > max(by_users, 1e-12):  # p lies between the two
-        bounds = by_users * 0.99, min(1.0, by_fewest * 1.01)
-        p_value = brentq(lambda p: critical(p) - reached, *bounds)
+    least, most = sorted(float(2 * stats.t.sf(reached, d)) for d in (degrees[0], degrees[-1]))
+    p_value = least
+    if most > max(least, 1e-12):  # p lies between the two, of which the lesser may be 0
+        bounds = max(least * 0.99, SMALLEST_P), min(1.0, most * 1.01)
+        if critical(bounds[0]) > reached:
+            p_value = brentq(lambda p: critical(p) - reached, *bounds)
     return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_users)
 
 
@@ -169,7 +173,11 @@ def p_text(p: float) -> str:
 
 def contrasts(comparison: Comparison, metrics: Sequence[str]) -> list[Contrast]:
     """Every feature set against the baseline on each part that is reported, wherever both have
-    finished seeds in common."""
+    finished seeds in common.
+
+    Raises:
+        JobError: a run's figures by user can't be read.
+    """
     readers = {part: _Reader(metrics, part) for part in comparison.parts}
     return [
         contrast
@@ -231,11 +239,19 @@ class _Reader:
         key = str(result.run)
         if key not in self._tables:
             assert result.run is not None
-            rows = pd.read_parquet(
-                result.run / "per_user.parquet",
-                columns=["user_id", *self._metrics],
-                filters=[("part", "==", self.part)],
-            )
+            path = result.run / "per_user.parquet"
+            try:
+                rows = pd.read_parquet(
+                    path,
+                    columns=["user_id", *self._metrics],
+                    filters=[("part", "==", self.part)],
+                )
+            except (OSError, ValueError) as error:  # pyarrow's are among them
+                raise JobError(
+                    path,
+                    f"can't be read ({type(error).__name__})",
+                    "delete that run; the same command trains it again",
+                ) from None
             self._tables[key] = rows.set_index("user_id")
         return self._tables[key]
 

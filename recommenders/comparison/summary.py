@@ -23,7 +23,26 @@ HOW_SHOWN = (
 )
 HOW_REFIT = (
     "The model trained anew on train and valid together, for the epochs that were chosen on valid. "
-    "It has seen more than the models of the other tables, and is compared with none of them."
+    "It has seen more than the honest protocol's models, and is compared with none of them. The "
+    "feature sets are the same: interactions that guided one were those of train alone."
+)
+NOTHING_COMPARED = (
+    "Nothing is held against anything: it takes two feature sets, or none and one, and a backbone "
+    "that uses them."
+)
+MEANINGS = (
+    "none: trained without features.",
+    "recall@k: the share of a user's test items that is among the k items listed for him.",
+    "ndcg@k: hits weighted by 1 / log2(1 + place), 1 for the best possible list.",
+    "paper_ndcg@k: the same with the hits that were found in place of all test items, so that one "
+    "hit at the top is 1. pooled_recall@k: all users' hits over all users' test items.",
+    "cold, rare, popular: that metric on test items without a training interaction; on the fewest "
+    "items that hold half of all training interactions (popular); on those between (rare).",
+    "few, many: users with at most, with more than the median number of training items.",
+    "coverage@k: the share of all items that is in somebody's list. gini@k: 0 where all items are "
+    "listed alike, near 1 where one takes every place. novelty@k: mean of -log2 of the share of "
+    "users who had a listed item in training. diversity: mean of 1 - cosine of the generic "
+    "features of two items of a list.",
 )
 HOW_TUNED = (
     "Searched on valid alone, with the same number of trials for each, from one seed; the settings "

@@ -15,7 +15,7 @@ from typing import Any
 
 from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet, write_file
-from sgfd.jobs import progress
+from sgfd.jobs import JobError, progress
 from sgfd.jobs.search import values_in_words
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
@@ -46,13 +46,24 @@ def to_tune(pairs: list[Pair], folder: Path) -> list[Pair]:
 
 
 def read_tuned(pairs: list[Pair], folder: Path) -> dict[Pair, Tuned]:
-    """What the searches that are over chose."""
+    """What the searches that are over chose.
+
+    Raises:
+        JobError: a choice can't be read.
+    """
     found = {}
     for pair in pairs:
         if (path := _chosen(pair, folder)).exists():
-            text = json.loads(path.read_text(encoding="utf-8"))
-            settings = find_backbone(pair[0]).Settings(**text["settings"])
-            found[pair] = Tuned(settings, text["summary"])
+            try:
+                text = json.loads(path.read_text(encoding="utf-8"))
+                settings = find_backbone(pair[0]).Settings(**text["settings"])
+                found[pair] = Tuned(settings, text["summary"])
+            except (ValueError, KeyError, TypeError) as error:  # pydantic's is a ValueError
+                raise JobError(
+                    path,
+                    f"can't be read ({type(error).__name__})",
+                    "delete it; the same command goes on from the trials",
+                ) from None
     return found
 
 

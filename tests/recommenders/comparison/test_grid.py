@@ -5,8 +5,10 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sgfd import featureset
@@ -14,6 +16,7 @@ from sgfd.dataset import load_dataset
 from sgfd.distill import distill
 from sgfd.jobs import JobError, locked
 from sgfd.recommenders import find_backbone
+from sgfd.recommenders.comparison import ComparedFeatures, Comparison, compare, contrasts
 from sgfd.recommenders.comparison.grid import (
     Grid,
     in_words,
@@ -130,6 +133,90 @@ def test_changed_settings_are_refused_not_mixed(tmp_path):
     run_grid(grid_of(bpr={"epochs": 1}), tmp_path, jobs=1)
     with pytest.raises(JobError, match="settings of bpr"):
         run_grid(grid_of(bpr={"epochs": 2}), tmp_path, jobs=1)
+
+
+def test_settings_may_change_while_nothing_was_made_with_them(tmp_path):
+    broken, _ = run_grid(grid_of(bpr={"learning_rate": 1e30}, popular={}), tmp_path, jobs=1)
+    assert broken.error is not None
+    mended = run_grid(grid_of(bpr={"epochs": 1}, popular={}), tmp_path, jobs=1)
+    assert [result.error for result in mended] == [None, None]
+
+
+def test_data_that_change_under_a_grid_are_refused_not_mixed(tmp_path):
+    grid = grid_of(popular={}, bpr={"epochs": 1})
+    (kept,) = run_grid(grid_of(popular={}), tmp_path, jobs=1)
+    changed = replace(SAMPLE, interactions=with_one_pair_moved(SAMPLE.interactions))
+    # The grid was planned on data that are no longer there when its cells are run.
+    results = run_grid(replace(grid, dataset=changed), tmp_path / "b", jobs=1)
+    assert all("changed while the comparison ran" in result.error for result in results)
+    with pytest.raises(JobError, match="other inputs"):
+        run_grid(replace(grid, dataset=changed), tmp_path, jobs=1)
+    # A run that was put there.
+    record = json.loads((kept.run / "run.json").read_text())
+    record["dataset"]["fingerprint"] = "0" * 64
+    (kept.run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(JobError, match="delete that run"):
+        run_grid(grid, tmp_path, jobs=1)
+
+
+def with_one_pair_moved(interactions):
+    """The same with the first pair of train moved to test."""
+    train, test = interactions.train, interactions.test
+    kept = replace(train, user=train.user[1:], item=train.item[1:])
+    more = replace(
+        test,
+        user=np.append(test.user, train.user[0]),
+        item=np.append(test.item, train.item[0]),
+    )
+    return replace(interactions, train=kept, test=more)
+
+
+def test_a_changed_catalogue_is_refused(tmp_path):
+    run_grid(grid_of(popular={}), tmp_path, jobs=1)
+    labels = (SAMPLE.catalog.labels + 1) % 2
+    changed = replace(SAMPLE, catalog=replace(SAMPLE.catalog, labels=labels))
+    with pytest.raises(JobError, match=r"other inputs \(catalogue\)"):
+        plan(replace(grid_of(popular={}), dataset=changed), tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "match"),
+    [
+        ("comparison.json", "comparison.json: can't be read"),
+        ("runs/honest-popular-none-seed0/run.json", "delete that run"),
+        ("runs/honest-popular-none-seed0/per_user.parquet", "per_user.parquet: can't be read"),
+    ],
+)
+def test_a_broken_file_is_told_of_in_one_line(tmp_path, broken, match):
+    grid = grid_of(popular={}, bpr={"epochs": 1})
+    compare(grid, tmp_path)
+    (tmp_path / broken).write_bytes(b"{")
+    with pytest.raises(JobError, match=match):
+        results = run_grid(grid, tmp_path, jobs=1)
+        pair = [replace(result, cell=replace(result.cell, backbone="bpr")) for result in results]
+        pair[0] = replace(pair[0], cell=replace(pair[0].cell, features="pca"))
+        contrasts(comparison_of(pair), ["recall@20"])
+
+
+def comparison_of(results):
+    features = tuple(ComparedFeatures(n, n, {}, 0, None) for n in ("none", "pca"))
+    return Comparison("sample", "0", "", "", features, "none", tuple(results))
+
+
+def test_what_no_cell_could_do_is_refused_before_any_is_run(features):
+    for options, match in (({"dimension": 7}, "7"), ({"min_coverage": 1.1}, "coverage")):
+        with pytest.raises((JobError, featureset.FeatureSetError), match=match):
+            grid_of([features / "pca"], options=options)
+    with pytest.raises(JobError, match="goes with protocol honest"):
+        replace(grid_of(protocols=("paper",)), refit=True)
+    called_none = replace_name(featureset.load(features / "pca"), "none")
+    with pytest.raises(JobError, match="means without features"):
+        label_features([called_none])
+
+
+def replace_name(opened, name):
+    opened.manifest = opened.manifest.model_copy(update={"name": name})
+    return opened
 
 
 def test_two_comparisons_never_share_a_folder(tmp_path):

@@ -55,6 +55,17 @@ def test_the_mean_squares_are_statsmodels(rng):
         assert edge == pytest.approx(critical * np.sqrt(total / d.size))
 
 
+@pytest.mark.parametrize("seeds", [0.0, 1e-9, 1e-4, 0.01])
+def test_a_gain_beyond_all_doubt_has_a_p_value(rng, seeds):
+    found = [paired_difference(simulate(rng, 5, 5000, 0.01, seeds, 0.01, 0.5)) for _ in range(5)]
+    assert all(0 <= each.p_value < 1e-3 and each.low > 0 for each in found)
+
+
+def test_seeds_alone_that_vary_are_a_t_test_over_seeds():
+    d = np.repeat([[0.2], [0.3], [0.25]], 5000, axis=1)
+    assert paired_difference(d).p_value == pytest.approx(stats.ttest_1samp(d[:, 0], 0).pvalue)
+
+
 def test_holm_is_statsmodels_and_a_known_example():
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     multitest = pytest.importorskip("statsmodels.stats.multitest")
