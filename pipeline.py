@@ -48,11 +48,21 @@ def main() -> None:
     except Exception as error:
         if "PIPELINE_DEBUG" in os.environ:
             raise
+        if _is_out_of_memory(error):
+            sys.exit(
+                _fail("memory: is not enough; lower the widths, the batch or the number asked")
+            )
         code = _fail(_one_line(error))
         if not hasattr(error, "remedy") and not isinstance(error, OSError):
             click.echo("this is a bug: PIPELINE_DEBUG=1 shows where", err=True)
             code = 1
     sys.exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch's own class is of a GPU alone; on a CPU its allocator raises a plain RuntimeError.
+    said = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or said
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ CHECKED = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_na
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]  # more is a slip of the pen
 
 
 @dataclass(frozen=True)

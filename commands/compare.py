@@ -222,9 +222,9 @@ def _listed(names: str) -> list[str]:
 
 
 def _names(backbones: str) -> list[str]:
-    from sgfd.recommenders import backbone_places
+    from sgfd.recommenders import usable_backbones
 
-    return list(backbone_places()) if backbones == "all" else _listed(backbones)
+    return list(usable_backbones()) if backbones == "all" else _listed(backbones)
 
 
 def _settings(backbones: list[str], overrides: tuple[str, ...]) -> dict[str, Any]:

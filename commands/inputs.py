@@ -63,7 +63,7 @@ def training_inputs(options: dict[str, Any]) -> TrainingInputs:
         dataset = features.manifest.dataset.name
     loaded = load(dataset, data_root)
     modalities, judge_users = left["modalities"], left["judge_users"]
-    left["modalities"] = modalities.split(",") if modalities else None
+    left["modalities"] = [name.strip() for name in modalities.split(",")] if modalities else None
     left["judge_users"] = read_ids(judge_users) if judge_users else None
     fixed = tuple(pair.partition("=")[0] for pair in overrides)
     return TrainingInputs(backbone, settings, fixed, features, loaded, left)

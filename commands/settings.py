@@ -65,10 +65,9 @@ def _settings_classes(command: str) -> list[tuple[str, Any, dict[str, Any]]]:
 
         kinds = {name: method.settings for name, method in METHODS.items()}
         return [(name, settings, ranges_of(settings)) for name, settings in kinds.items()]
-    from sgfd.recommenders import backbone_places, find_backbone
+    from sgfd.recommenders import usable_backbones
 
-    backbones = {name: find_backbone(name) for name in backbone_places()}
-    return [(name, kind.Settings, kind.ranges()) for name, kind in backbones.items()]
+    return [(name, kind.Settings, kind.ranges()) for name, kind in usable_backbones().items()]
 
 
 def _settings_rows(settings: Any, ranges: dict[str, Any]) -> list[tuple[str, str]]:

@@ -125,6 +125,11 @@ class WorkFolder:
         """The last checkpoint: its tensors (on the CPU) and its state; None if there is none."""
         return self._checkpoint.restore()
 
+    @property
+    def path(self) -> Path:
+        """The checkpoint's file."""
+        return self._checkpoint.path
+
     def stage(self, name: str) -> Checkpoint:
         """The checkpoint of a further stage of the work, kept beside that of the first."""
         return Checkpoint(self.folder / f"{name}.safetensors")

@@ -9,7 +9,12 @@ recommenders.recommend(run, "A2TM9WEZ2CIXH2", k=5)
 """
 
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
-from sgfd.recommenders.backbones import backbone_places, find_backbone, find_preset
+from sgfd.recommenders.backbones import (
+    backbone_places,
+    find_backbone,
+    find_preset,
+    usable_backbones,
+)
 from sgfd.recommenders.evaluation import judge, top_k
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.item_sets import ItemSets
@@ -38,6 +43,7 @@ __all__ = [
     "top_k",
     "train",
     "tune",
+    "usable_backbones",
     "with_new_items",
     "with_new_user",
     "write_recommendations",

@@ -48,7 +48,7 @@ def losses_are_finite_scalars(kind: type[Backbone]) -> None:
 
 def gradients_reach_every_parameter(kind: type[Backbone]) -> None:
     """No parameter is left out of the training; some step moves each of them."""
-    for inputs in _inputs_of(kind) if kind.trained else ():
+    for inputs in (*_inputs_of(kind), *_one_modality(kind)) if kind.trained else ():
         model = _build(kind, inputs).train()
         reached = {name: 0.0 for name, _ in model.named_parameters()}
         for step in range(3):
@@ -186,6 +186,13 @@ def _inputs_of(kind: type[Backbone]) -> list[Inputs]:
     with_features = [inputs] if kind.uses_features else []
     without = [] if kind.needs_features else [replace(inputs, features={})]
     return with_features + without
+
+
+def _one_modality(kind: type[Backbone]) -> list[Inputs]:
+    """The planted inputs with the first of their modalities alone, where features are used."""
+    inputs, _ = _planted()
+    first = dict([next(iter(inputs.features.items()))])
+    return [replace(inputs, features=first)] if kind.uses_features else []
 
 
 def _build(kind: type[Backbone], inputs: Inputs, seed: int = 0, **changes: Any) -> Backbone:

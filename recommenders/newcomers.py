@@ -23,7 +23,7 @@ from sgfd.featureset import FeatureSet
 from sgfd.jobs import JobError
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.backbones import find_backbone
-from sgfd.recommenders.inputs import Inputs, aligned_features, make_inputs
+from sgfd.recommenders.inputs import Inputs, ModalityFeatures, aligned_features, make_inputs
 from sgfd.recommenders.item_sets import Indices, ItemSets
 from sgfd.recommenders.protocols import SplitSets
 from sgfd.recommenders.ranking import vectors_of
@@ -67,7 +67,7 @@ def with_new_user(run: Run, item_ids: list[str], name: str = "(new)") -> Run:
             ),
         )
     names = replace(run.names, users=np.append(run.names.users, name))
-    return _extended(run, model, split, names)
+    return _extended(run, model, split, names, run.features)
 
 
 def with_new_items(run: Run, features: FeatureSet) -> Run:
@@ -114,7 +114,7 @@ def with_new_items(run: Run, features: FeatureSet) -> Run:
         labels=np.concatenate([run.names.labels, features.labels[fresh]]),
     )
     split = replace(run.split, train=train, valid=valid, test=test)
-    return _extended(run, model, split, names)
+    return _extended(run, model, split, names, joined)
 
 
 class KnownItems:
@@ -236,9 +236,16 @@ def _with_user(sets: ItemSets, items: Indices) -> ItemSets:
     )
 
 
-def _extended(run: Run, model: Backbone, split: SplitSets, names: Names) -> Run:
-    """A run in memory, whose model is not the folder's."""
+def _extended(
+    run: Run,
+    model: Backbone,
+    split: SplitSets,
+    names: Names,
+    features: dict[str, ModalityFeatures],
+) -> Run:
+    """A run in memory, whose model and features are not the folder's."""
     users, items = vectors_of(model)
     extended = replace(run, user_embeddings=users, item_embeddings=items, split=split, names=names)
-    extended.__dict__["model"] = model  # the place of the cached property
+    # The places of the cached properties.
+    extended.__dict__.update(model=model, features=features)
     return extended

@@ -14,7 +14,7 @@ from sgfd.dataset import Dataset, Feature, Protocol, Split
 from sgfd.featureset import FeatureSet
 from sgfd.jobs import JobError, keep_freed_memory, use_device, use_threads
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
-from sgfd.recommenders.backbones import backbone_places, find_backbone
+from sgfd.recommenders.backbones import find_backbone, usable_backbones
 from sgfd.recommenders.inputs import FeatureScale, ModalityFeatures, aligned_features
 from sgfd.recommenders.protocols import (
     SplitSets,
@@ -156,7 +156,7 @@ def _refuse_split(split: Split, backbone: str, features: FeatureSet | None) -> N
     """
     kind = find_backbone(backbone)
     if split == "cold-items" and not kind.scores_new_items:
-        able = [name for name in backbone_places() if find_backbone(name).scores_new_items]
+        able = [name for name, kind in usable_backbones().items() if kind.scores_new_items]
         raise JobError(
             f"backbone {backbone}",
             "scores items by id and can't score those of split cold-items",

@@ -25,8 +25,10 @@ def recommend(
         One object an item: `rank`, `item_id`, `title` (None where it has none), `score`.
 
     Raises:
-        JobError: the run knows no such user, or no item has the label.
+        JobError: the run knows no such user, no item has the label, or k is below 1.
     """
+    if k < 1:
+        raise JobError(f"k = {k}", "lists no item", "give 1 or more")
     user = np.array([run.user_index(user_id)])
     seen = run.split.seen_before("test").take(user)
     return _rows(run, *run.rank(user, k, seen, labelled(run, label)))
@@ -36,10 +38,17 @@ def similar(run: Run, item_id: str, k: int = 10, label: str | None = None) -> li
     """The k items nearest to an item, itself left out: by cosine, or by L2 where that is the score.
 
     Raises:
-        JobError: the run knows no such item, or no item has the label.
+        JobError: the run knows no such item, no item has the label, or the backbone's vectors
+            say nothing of what is near the item.
     """
     item = np.array([run.item_index(item_id)])
     vectors = np.asarray(run.item_embeddings)
+    if not np.any(vectors[item]) or np.all(vectors == vectors[:1]) or vectors.shape[1] == 1:
+        raise JobError(
+            f"item {item_id!r}",
+            f"{run.record['backbone']} has no vector that says what is near it",
+            "ask a run on features, or one that learns a vector an item",
+        )
     if run.similarity == "inner_product":
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
@@ -53,12 +62,15 @@ def similar(run: Run, item_id: str, k: int = 10, label: str | None = None) -> li
     return _rows(run, np.where(lists >= 0, np.append(candidates, -1)[lists], -1), scores)
 
 
-def write_recommendations(run: Run, path: Path, k: int = 10, label: str | None = None) -> Path:
+def write_recommendations(
+    run: Run, path: str | Path, k: int = 10, label: str | None = None
+) -> Path:
     """Lists of all users as a Parquet file (one row a user), in bounded memory.
 
     Raises:
         JobError: the file exists, or its folder doesn't, or no item has the label.
     """
+    path = Path(path)
     if path.exists():
         raise JobError(path, "exists already", "choose another name")
     if not path.parent.is_dir():

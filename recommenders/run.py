@@ -97,6 +97,12 @@ def train(
         trust_features=trust_features,
     )
     settings = settings or prepared.kind.Settings()
+    if not isinstance(settings, prepared.kind.Settings):
+        raise JobError(
+            "settings",
+            f"{type(settings).__name__} are not of {backbone}",
+            f"give {prepared.kind.Settings.__name__}",
+        )
     target = _target(Path(runs_root), name, prepared.record(settings, seed))
     return make_run(prepared, settings, seed, target, overwrite, refit=refit, tuning=tuning)
 

@@ -225,12 +225,13 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     write_file(folder / "run.json", (text + "\n").encode())
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: str | Path) -> Run:
     """Open a run folder.
 
     Raises:
         JobError: it is missing, half a run, of an unknown format, or its files disagree.
     """
+    folder = Path(folder)
     path = folder / "run.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -22,15 +22,18 @@ from sgfd.jobs import (
     unpack,
 )
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
+from sgfd.recommenders.evaluation import NotFiniteError
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.optimizer import Adam
 from sgfd.recommenders.sampling import EpochBatches
 
 logger = logging.getLogger("sgfd")
 
+AFTER_A_STEP = ("weights", "scores")  # what a step may break that its own loss does not show
+
 
 class DivergenceError(JobError):
-    """A part of the loss is not finite: the settings are at fault, not the inputs."""
+    """The loss, or what it led to, is not finite: the settings are at fault, not the inputs."""
 
 
 @dataclass
@@ -44,6 +47,7 @@ class TrainingState:
             last epoch is the best.
         seconds: time spent on training and on the scores that stop it.
         history: one row an epoch.
+        diverged: what is not finite, where something is: training then never goes on.
     """
 
     epoch: int = 0
@@ -53,6 +57,7 @@ class TrainingState:
     best_epoch: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    diverged: str = ""
 
 
 def fit(
@@ -73,7 +78,8 @@ def fit(
         watch: told of the state after each epoch; what it raises ends the training.
 
     Raises:
-        DivergenceError: the loss is not finite; the best weights stay in the checkpoint.
+        DivergenceError: the loss or a score is not finite, now or in the run that left the
+            checkpoint; the best weights stay in it.
         KeyboardInterrupt: the user stopped it; the checkpoint is written.
     """
     optimizer = Adam(backbone.parameters(), settings.learning_rate)
@@ -82,12 +88,19 @@ def fit(
         tensors, record = saved
         unpack(tensors, backbone, optimizer)
         state, best = TrainingState(**record), subset(tensors, "best.")
+        if state.diverged:
+            raise _divergence(state, settings, work)
         logger.info("training goes on from epoch %d, batch %d", state.epoch + 1, state.step)
 
     def checkpoint() -> None:
         state.seconds = spent + time.perf_counter() - start
         best_weights = {f"best.{name}": tensor for name, tensor in best.items()}
         work.save(pack(backbone, optimizer) | best_weights, asdict(state))
+
+    def diverge(what: str) -> DivergenceError:
+        state.diverged = what
+        checkpoint()
+        return _divergence(state, settings, work)
 
     start, spent, last = time.perf_counter(), state.seconds, time.monotonic()
     with deferred_interrupt() as interrupt, progress(settings.epochs, "training") as advance:
@@ -104,8 +117,7 @@ def fit(
                 of_batch = take_step(backbone, batch, optimizer)
                 state.step += 1
                 if broken := [name for name, x in of_batch.items() if not math.isfinite(x)]:
-                    checkpoint()
-                    raise _divergence(broken, state, settings)
+                    raise diverge(", ".join(broken))
                 for name, value in of_batch.items():
                     state.sums[name] = state.sums.get(name, 0.0) + value
                 if interrupt.requested or time.monotonic() - last > settings.checkpoint_seconds:
@@ -114,13 +126,19 @@ def fit(
                 if interrupt.requested:
                     raise KeyboardInterrupt
             losses = {name: total / len(batches) for name, total in state.sums.items()}
+            # The loss is that before a step: the last one of an epoch shows in the weights alone.
+            if not all(weights.isfinite().all() for weights in backbone.parameters()):
+                raise diverge("weights")
             state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
             if score is None:
                 state.best_epoch, best = state.epoch, _copy(backbone)
                 state.history.append({"epoch": state.epoch, **losses})
                 advance(1)
                 continue
-            reached = score(backbone)
+            try:
+                reached = score(backbone)
+            except NotFiniteError:
+                raise diverge("scores") from None
             if reached > state.best:
                 state.best, state.best_epoch, best = reached, state.epoch, _copy(backbone)
             state.history.append({"epoch": state.epoch, "recall@20": reached, **losses})
@@ -155,10 +173,20 @@ def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def _divergence(
-    broken: list[str], state: TrainingState, settings: BackboneSettings
+    state: TrainingState, settings: BackboneSettings, work: WorkFolder | Checkpoint
 ) -> DivergenceError:
+    """What is not finite, where, and which settings weigh it."""
+    known = asdict(settings)
+    parts = [part.replace(" ", "_") for part in state.diverged.split(", ")]
+    named = [name for part in parts for name in (f"{part}_weight", part) if known.get(name)]
+    lower = " or ".join(f"{name} (it is {known[name]:g})" for name in ("learning_rate", *named))
+    best = ""
+    if state.best_epoch and isinstance(work, WorkFolder):
+        best = f"; the best weights, of epoch {state.best_epoch}, are kept as best.* in {work.path}"
+    what = f"the {state.diverged} are" if state.diverged in AFTER_A_STEP else "the loss is"
+    which = "" if state.diverged in AFTER_A_STEP else f" ({state.diverged})"
     return DivergenceError(
-        f"epoch {state.epoch + 1}, step {state.step}",
-        f"the loss is no longer finite ({', '.join(broken)})",
-        f"lower learning_rate (it is {settings.learning_rate:g}); the best weights are kept",
+        f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}",
+        f"{what} no longer finite{which}",
+        f"lower {lower}{best}",
     )

@@ -7,6 +7,7 @@ Other packages add theirs by an entry point of the group `sgfd.backbones`:
 """
 
 import difflib
+import logging
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -14,6 +15,8 @@ from typing import Any
 
 from sgfd.jobs import JobError
 from sgfd.recommenders.backbone import Backbone
+
+logger = logging.getLogger("sgfd")
 
 GROUP = "sgfd.backbones"
 
@@ -41,6 +44,10 @@ BACKBONES = {
 def backbone_places() -> dict[str, str]:
     """`module:class` of every backbone by name: ours, and those that other packages add."""
     added = {point.name: point.value for point in entry_points(group=GROUP)}
+    for name in sorted(added.keys() & BACKBONES.keys()):
+        logger.warning(
+            "the backbone %s of %s is left out: one of ours has that name", name, added[name]
+        )
     return dict(sorted((added | BACKBONES).items()))
 
 
@@ -55,13 +62,31 @@ def find_backbone(name: str) -> type[Backbone]:
     module, _, attribute = place.partition(":")
     try:
         backbone = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # another package's code: anything may come
+        said = " ".join(f"{type(error).__name__}: {error}".split())
         raise JobError(
-            f"backbone {name}", f"can't be imported from {place} ({error})", "mend its package"
+            f"backbone {name}", f"can't be imported from {place} ({said})", "mend its package"
         ) from None
     if not (isinstance(backbone, type) and issubclass(backbone, Backbone)):
         raise JobError(f"backbone {name}", f"{place} is no Backbone", "subclass sgfd's Backbone")
+    if "__pydantic_validator__" not in vars(backbone.Settings):
+        raise JobError(
+            f"backbone {name}",
+            f"nothing checks its {backbone.Settings.__name__}",
+            "make it a pydantic dataclass: @dataclass(frozen=True, config=CHECKED)",
+        )
     return backbone
+
+
+def usable_backbones() -> dict[str, type[Backbone]]:
+    """Every backbone by name but those whose packages are broken, of which the log tells."""
+    found = {}
+    for name in backbone_places():
+        try:
+            found[name] = find_backbone(name)
+        except JobError as error:
+            logger.warning("%s", error)
+    return found
 
 
 def find_preset(kind: type[Backbone], name: str) -> dict[str, Any]:
@@ -76,7 +101,7 @@ def find_preset(kind: type[Backbone], name: str) -> dict[str, Any]:
 
 def _nearest(name: str, known: dict[str, Any], what: str) -> Any:
     if name not in known:
-        near = difflib.get_close_matches(name, known, cutoff=0.4) or sorted(known)
+        near = difflib.get_close_matches(name.lower(), known, cutoff=0.4) or sorted(known)
         choice = f"choose {' or '.join(near)}" if near else "it has none: leave it out"
         raise JobError(f"{what} {name!r}", "is unknown", choice)
     return known[name]

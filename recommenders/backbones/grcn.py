@@ -22,7 +22,7 @@ from sgfd.settings import CHECKED, Count, NotNegative, Range
 
 @dataclass(frozen=True, config=CHECKED)
 class GRCNSettings(BackboneSettings):
-    """Settings of GRCN as SGFD's authors run it."""
+    """Settings of GRCN as SGFD's authors run it, but for `prune`, which they leave off."""
 
     batch_size: Count = 1024
     """Training interactions a step."""
@@ -48,6 +48,9 @@ class GRCN(Backbone):
         refining     weight_e = relu(max_m alpha_em * confidence of e's source in m)
         id vectors   unit vectors v; v + v1 + v2, each round the weighted sum of the one before
         loss         BPR with one negative + weight_decay * mean squares
+
+    Confidences start uniform in 0..1, in the published code near 0 and half of them negative. The
+    mean squares of users', items' and negatives' id vectors weigh the same, there users' twice.
 
     An item that lacks a modality has no edges there. Without features all edges of a target weigh
     the same: 1 / its number of edges.

@@ -4,6 +4,7 @@ Not meta-learning. Liu, Cheng, Sun, Wang, Nie, Kankanhalli: User Diverse Prefere
 Multimodal Attentive Metric Learning, MM 2019, arXiv 1908.07738.
 """
 
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import covariance_penalty, warp_hinge
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, Share
 
+HIDDEN = (256, 128, 128)  # widths of the projection's hidden layers
 PAIRS_A_SLICE = 4_096  # scored at once: their 5 d hidden entries each then stay in the cache
 
 
@@ -44,11 +46,12 @@ class MAMLSettings(BackboneSettings):
 class MAML(Backbone):
     """score(u, i) = -sum_d (w_d (u_d - i_d))^2, users and items in the unit ball.
 
-        projection  f_i = MLP(unit features side by side), to norm 1 at most; items start there
+        projection  f_i = MLP(unit features side by side), hidden widths 256, 128 and 128, to norm 1
+                    at most; items start there
         attention   w = d softmax(relu(W2 tanh(W1 unit([u; i; f_i])))), hidden width 5 d
         metric      hinge of margin and the nearest negative, weighted by log(1 + rank)
         features    ||i - f_i||^2
-        covariance  of the points of the batch
+        covariance  of the points of the batch, as in CML's paper; in the published code of all
 
     All of it is trained: projection, attention and points (in the published code the first two
     are never handed to the optimiser). A trained attention knows each pair well enough to learn
@@ -84,15 +87,16 @@ class MAML(Backbone):
             nn.init.normal_(table.weight, std=1 / d)
         self.projection = None
         if inputs.features:
-            self.projection = nn.Sequential(
-                nn.Linear(content.shape[1], 256),
-                nn.LeakyReLU(),
-                nn.Dropout(settings.dropout),
-                nn.Linear(256, 128),
-                nn.LeakyReLU(),
-                nn.Dropout(settings.dropout),
-                nn.Linear(128, d),
-            )
+            hidden = [
+                layer
+                for inside, outside in pairwise((content.shape[1], *HIDDEN))
+                for layer in (
+                    nn.Linear(inside, outside),
+                    nn.LeakyReLU(),
+                    nn.Dropout(settings.dropout),
+                )
+            ]
+            self.projection = nn.Sequential(*hidden, nn.Linear(HIDDEN[-1], d))
         views = 2 if self.projection is None else 3
         self.inward = nn.Linear(views * d, 5 * d)
         self.outward = nn.Linear(5 * d, d)

@@ -50,8 +50,8 @@ class MGCN(Backbone):
                    c = c_s + mean_m (c_m - c_s) * sigmoid(P_m e) (eq. 7 to 13)
         loss       BPR + contrast_weight * InfoNCE(e, c) on users and on items + L2 (eq. 18 to 20)
 
-    An item that lacks a modality has c_m of its neighbours by none: 0. Without features what
-    remains is LightGCN with two rounds.
+    An item that lacks a modality has c_m of its neighbours by none: 0. With one modality c is c_m,
+    without features what remains is LightGCN with two rounds. Neighbours weigh the same here.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = MGCNSettings
@@ -73,8 +73,8 @@ class MGCN(Backbone):
         nn.init.xavier_uniform_(self.items.weight)
         self.inward = nn.ModuleList(nn.Linear(m.dimension, d) for m in self.features)
         self.gates = nn.ModuleList(nn.Linear(d, d) for _ in self.features)
-        self.preferences = nn.ModuleList(nn.Linear(d, d) for _ in self.features)
-        if self.features:
+        if len(self.features) > 1:  # of one modality all is shared, and nothing special
+            self.preferences = nn.ModuleList(nn.Linear(d, d) for _ in self.features)
             self.query = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, 1, bias=False))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -124,6 +124,8 @@ class MGCN(Backbone):
         ]
 
     def _fuse(self, behaviour: Tensor, parts: list[Tensor]) -> Tensor:
+        if len(parts) == 1:
+            return parts[0]
         weight = torch.stack([self.query(part) for part in parts]).softmax(dim=0)  # (M, n, 1)
         shared = (weight * torch.stack(parts)).sum(dim=0)
         special = [

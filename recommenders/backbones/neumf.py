@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,7 +30,7 @@ class NeuMFSettings(BackboneSettings):
     """Training interactions a step, each with its negatives."""
     factors: Annotated[Count, Range(8, 64, log=True)] = 32
     """Width of the last layer of either part (predictive factors; 8 to 64 in the paper)."""
-    layers: Annotated[Count, Range(1, 4)] = 3
+    layers: Annotated[Count, Field(le=12), Range(1, 4)] = 3
     """Hidden layers of the perceptron, each half as wide as the one before."""
     sampled: Count = 4
     """Negatives of each interaction."""

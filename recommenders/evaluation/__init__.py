@@ -24,13 +24,20 @@ from sgfd.recommenders.evaluation.metrics import (
     per_user_metrics,
     pooled_recall,
 )
-from sgfd.recommenders.evaluation.topk import Scores, Similarity, top_k, top_k_by_score
+from sgfd.recommenders.evaluation.topk import (
+    NotFiniteError,
+    Scores,
+    Similarity,
+    top_k,
+    top_k_by_score,
+)
 
 __all__ = [
     "CUTOFFS",
     "DIVERSITY",
     "Groups",
     "Judgement",
+    "NotFiniteError",
     "Rank",
     "Scores",
     "Similarity",

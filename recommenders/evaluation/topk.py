@@ -25,6 +25,10 @@ _SCORE_CELLS = 4_000_000  # of a block's table of scores
 faiss.cvar.distance_compute_min_k_reservoir = 20
 
 
+class NotFiniteError(JobError):
+    """A model's vectors or scores are not finite."""
+
+
 def top_k(
     users: Scores,
     items: Scores,
@@ -45,12 +49,12 @@ def top_k(
         Items int64 (U, k) and scores float32 (U, k).
 
     Raises:
-        JobError: an embedding is not finite.
+        NotFiniteError: an embedding is not finite.
     """
     for name, table in (("user", users), ("item", items)):
         if not np.isfinite(table).all():
             row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-            raise JobError(
+            raise NotFiniteError(
                 f"{name} embedding {row}",
                 "is not finite",
                 "lower the learning rate and train again",
@@ -75,13 +79,15 @@ def top_k_by_score(
         k, seen, and what is returned: as for `top_k`.
 
     Raises:
-        JobError: a score is not finite.
+        NotFiniteError: a score is not finite.
     """
 
     def search(rows: Indices, depth: int) -> tuple[Indices, Scores]:
         scores = score(rows)
         if not torch.isfinite(scores).all():
-            raise JobError("scores", "are not finite", "lower the learning rate and train again")
+            raise NotFiniteError(
+                "scores", "are not finite", "lower the learning rate and train again"
+            )
         best, found = torch.topk(scores.float(), depth, dim=1)
         return found.cpu().numpy(), best.cpu().numpy()
 

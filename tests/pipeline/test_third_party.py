@@ -61,7 +61,31 @@ def test_a_package_that_is_gone_is_named(installed, run_beside, tmp_path):
     (installed / "example_backbone.py").rename(installed / "gone.py")
     try:
         done = run_beside(tmp_path, "train", "--backbone", "meanvector", "--dataset", "sample")
+        helped = run_beside(tmp_path, "train", "--help")
     finally:
         (installed / "gone.py").rename(installed / "example_backbone.py")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "backbone meanvector: can't be imported from example_backbone:MeanVector" in done.err
+    assert helped.code == 0 and "Settings of bpr" in helped.out  # the others are still there
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("from typing", "raise RuntimeError('no\\nsuch card')\nfrom typing", "no such card"),
+        ("@dataclass(frozen=True, config=CHECKED)\n", "", "nothing checks its"),
+    ],
+)
+def test_a_package_that_is_broken_is_told_of_in_one_line(
+    installed, run_beside, tmp_path, before, after, said
+):
+    module = installed / "example_backbone.py"
+    whole = module.read_text()
+    assert before in whole
+    module.write_text(whole.replace(before, after, 1))
+    try:
+        done = run_beside(tmp_path, "train", "--backbone", "meanvector", "--dataset", "sample")
+    finally:
+        module.write_text(whole)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert said in done.err

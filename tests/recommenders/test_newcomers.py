@@ -98,6 +98,31 @@ def test_a_new_item_is_recommended_where_an_old_one_like_it_is(train, features, 
     assert ranks[liked & present].mean() > 25  # of 0..39; chance is 19.5
 
 
+@pytest.mark.parametrize(
+    "name", ["content", "graphfilter", "ease", "vbpr", "freedom", "mgcn", "grcn"]
+)
+def test_a_new_user_and_new_items_come_in_either_order(train, features, name):
+    untrained = ("graphfilter", "content", "ease")
+    run = train(name, **({} if name in untrained else {"epochs": 2}))
+    new, basket = Renamed(features, 20), ["i7", "i21"]
+    one = recommenders.with_new_user(recommenders.with_new_items(run, new), basket)
+    other = recommenders.with_new_items(recommenders.with_new_user(run, basket), new)
+    lists = [recommenders.recommend(each, "(new)", 400) for each in (one, other)]
+    for rows in lists:
+        assert len(rows) == 320 - len(basket)
+        assert {f"new {i}" for i in range(20)} <= {row["item_id"] for row in rows}
+    bought = recommenders.with_new_user(recommenders.with_new_items(run, new), ["new 1", "i21"])
+    assert "new 1" not in {row["item_id"] for row in recommenders.recommend(bought, "(new)", 400)}
+
+
+def test_what_has_no_neighbours_is_said(train, features):
+    with pytest.raises(JobError, match="popular has no vector"):
+        recommenders.similar(train("popular"), "i7")
+    extended = recommenders.with_new_items(train("graphfilter"), Renamed(features, 5))
+    with pytest.raises(JobError, match="graphfilter has no vector"):
+        recommenders.similar(extended, "new 1")
+
+
 def test_a_run_on_leading_columns_takes_new_items_by_the_same_columns(tmp_path):
     settings = InteractionMetricSettings(dimension=24)
     made = distill(load_dataset("sample"), tmp_path / "x", settings, threads=1)

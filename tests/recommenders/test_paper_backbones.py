@@ -175,7 +175,11 @@ def test_maml_is_its_formula(inputs, with_features):
         )
 
     def projected(i):
-        f = model.projection(content[i])
+        f = content[i]
+        for at, width in ((0, 256), (3, 128), (6, 128)):  # each with LeakyReLU and dropout
+            f = functional.leaky_relu(model.projection[at](f))
+            assert f.shape == (width,)
+        f = model.projection[9](f)
         return f / f.norm().clamp(min=1)
 
     def distance(u, i):
@@ -208,7 +212,7 @@ def test_mamls_attention_can_be_left_as_it_starts(inputs):
     torch.nn.init.normal_(model.users.weight, std=0.4)
     torch.stack(list(model.loss(make_batch(inputs, 3)).values())).sum().backward()
     reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
-    networks = {f"projection.{at}.{part}" for at in (0, 3, 6) for part in ("weight", "bias")}
+    networks = {f"projection.{at}.{part}" for at in (0, 3, 6, 9) for part in ("weight", "bias")}
     assert reached == {"users.weight", "items.weight"} | networks
 
 

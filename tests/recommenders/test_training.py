@@ -5,12 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
+from sgfd import featureset
 from sgfd.dataset import load_dataset
-from sgfd.jobs import JobError
-from sgfd.recommenders import train
+from sgfd.distill import distill
+from sgfd.jobs import Checkpoint, JobError
+from sgfd.recommenders import find_backbone, train, training
 from sgfd.recommenders.backbones.bm3 import BM3Settings
 from sgfd.recommenders.backbones.bpr import BPRSettings
 from sgfd.recommenders.sampling import EpochBatches
+from sgfd.recommenders.training import DivergenceError
 
 SAMPLE = load_dataset("sample")
 
@@ -50,6 +53,43 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_publishes_nothing(tmp_path)
         bpr(tmp_path, learning_rate=1e30, epochs=50)
     assert [path.name for path in tmp_path.iterdir()] == [".run.partial"]
     assert (tmp_path / ".run.partial" / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["bpr", "lightgcn", "neumf", "ngcf"])
+def test_what_an_epoch_s_only_step_breaks_is_a_divergence_too(tmp_path, name):
+    settings = find_backbone(name).Settings(learning_rate=1e25, batch_size=10**5, epochs=5)
+    with pytest.raises(DivergenceError, match=r"^epoch \d.* no longer finite.*lower learning_rate"):
+        train(SAMPLE, name, settings=settings, runs_root=tmp_path, name="run")
+    assert (tmp_path / ".run.partial" / "checkpoint.safetensors").exists()
+
+
+def test_a_diverged_training_keeps_its_best_weights_and_never_goes_on(tmp_path, monkeypatch):
+    step, taken = training.take_step, []
+
+    def breaks_in_epoch_three(*given):
+        taken.append(step(*given))
+        return {"ranking": float("nan")} if len(taken) == 3 else taken[-1]
+
+    monkeypatch.setattr(training, "take_step", breaks_in_epoch_three)
+    said = []
+    for _ in range(2):
+        with pytest.raises(
+            DivergenceError, match=r"^epoch 3, step 1: .* of epoch [12], are"
+        ) as error:
+            bpr(tmp_path, batch_size=10**5, epochs=5)
+        said.append(str(error.value))
+        assert len(taken) == 3
+    assert said[0] == said[1]
+    tensors, state = Checkpoint(tmp_path / ".run.partial" / "checkpoint.safetensors").restore()
+    assert state["best_epoch"] in (1, 2)
+    assert all(value.isfinite().all() for n, value in tensors.items() if n.startswith("best."))
+
+
+def test_the_setting_that_weighs_the_broken_part_is_named(tmp_path):
+    features = featureset.load(distill(SAMPLE, tmp_path / "pca", method="pca").artifact)
+    settings = find_backbone("mgcn").Settings(contrast_weight=1e39)
+    with pytest.raises(DivergenceError, match=r"or contrast_weight \(it is 1e\+39\)"):
+        train(SAMPLE, "mgcn", features, settings, runs_root=tmp_path)
 
 
 @pytest.mark.parametrize("negatives", [0, 1, 3])
