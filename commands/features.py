@@ -23,7 +23,7 @@ from sgfd.commands.options import (
     runs_root_option,
     signature_option,
 )
-from sgfd.commands.output import present, print_figures
+from sgfd.commands.output import present, print_figures, printed
 from sgfd.commands.sharing import publish, pull, push, sign
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def features_list(place: str | None, artifacts_root: Path, as_json: bool) -> Non
             made = f"{each.manifest.method}, {each.manifest.dataset.n_items} items"
             click.echo(f"{each.label:<36}{made:<32}{each.manifest.created[:16]}  {state}".rstrip())
         for problem in problems:
-            click.echo(problem, err=True)
+            click.echo(printed(problem), err=True)
 
     result = {"sets": [each.to_json() for each in entries], "problems": problems}
     present(result, as_json, human)
@@ -145,7 +145,7 @@ def features_verify(
 
     def human() -> None:
         for problem in problems:
-            click.echo(problem, err=True)
+            click.echo(printed(problem), err=True)
         sound = "whole and unchanged" + (f", signed by a key of {key}" if key else "")
         click.echo(f"{path}: " + (f"{len(problems)} problems" if problems else sound))
 
@@ -198,7 +198,7 @@ def _print_difference(found: "Difference") -> None:
 
 
 def _first(items: list[str], of: int | None = None) -> str:
-    shown = ", ".join(items[:SHOWN])
+    shown = ", ".join(map(printed, items[:SHOWN]))
     return f": {shown}{', ...' if (of or len(items)) > SHOWN else ''}" if items else ""
 
 

@@ -1,6 +1,7 @@
 """What is printed: a short result for people, or one JSON object for machines."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,14 @@ import click
 
 if TYPE_CHECKING:
     from sgfd.recommenders import Run
+
+# Control characters, ends of lines and what turns the direction of writing.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def printed(text: str) -> str:
+    """Text from data as it can be shown on one line of a terminal, whatever is in it."""
+    return _UNSEEN.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def present(result: Any, as_json: bool, human: Callable[[], None]) -> None:
@@ -84,17 +93,17 @@ def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
 
 def print_items(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        click.echo(f"{row['rank']:>3}  {row['item_id']:<14}{row['title'] or ''}")
+        click.echo(f"{row['rank']:>3}  {printed(row['item_id']):<14}{printed(row['title'] or '')}")
 
 
 def print_figures(figures: dict[str, Any], indent: str = "") -> None:
     for name, value in figures.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{name.replace('_', ' ')}")
+            click.echo(f"{indent}{printed(name.replace('_', ' '))}")
             print_figures(value, indent + "  ")
         else:
-            shown = f"{value:.4f}" if isinstance(value, float) else value
-            click.echo(f"{indent}{name.replace('_', ' '):<32}{shown}")
+            shown = f"{value:.4f}" if isinstance(value, float) else printed(str(value))
+            click.echo(f"{indent}{printed(name.replace('_', ' ')):<32}{shown}")
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

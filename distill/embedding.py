@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from sgfd.dataset import Dataset, Feature, ItemCatalog
 from sgfd.distill.errors import DistillError
-from sgfd.distill.stage import EXPORT_ROWS, EXPORT_VALUES, label_of_each, with_extras
+from sgfd.distill.stage import (
+    EXPORT_ROWS,
+    EXPORT_VALUES,
+    check_name,
+    label_of_each,
+    with_extras,
+)
 from sgfd.featureset import (
     FORMAT_VERSION,
     MANIFEST,
@@ -427,6 +433,7 @@ def _check_target(target: Path, features: FeatureSet, dataset: Dataset, overwrit
     Raises:
         DistillError, JobError: it may not.
     """
+    check_name(target)
     refuse_existing(target, overwrite)
     place = target.resolve()
     remedy = "choose another --out"

@@ -43,6 +43,7 @@ from sgfd.featureset import (
     Neighbours,
     Producer,
     compression_loss,
+    is_name,
     nearest,
     now,
 )
@@ -117,6 +118,11 @@ def distill(
     """
     start = time.perf_counter()
     method, known_method, settings = method_and_settings(method, settings)
+    check_name(target)
+    if not dataset.name.isprintable():
+        raise DistillError(
+            f"dataset {dataset.name!r}", "has a control sign in its name", "rename its folder"
+        )
     _check_extras(compress, neighbours)
     _check_lines(licence=licence, contact=contact)
     catalog = usable_catalog(dataset, method, known_method)
@@ -275,6 +281,18 @@ def _check_extras(compress: Sequence[str], neighbours: int | None) -> None:
             raise DistillError(f"compress {kind!r}", "is unknown", f"choose {' or '.join(KINDS)}")
     if neighbours is not None and neighbours < 1:
         raise DistillError(f"neighbours {neighbours}", "are too few", "ask for 1 or more")
+
+
+def check_name(target: Path) -> None:
+    """Whether a feature set may be called as its folder, before hours are spent on it.
+
+    Raises:
+        DistillError: it may not.
+    """
+    if not is_name(target.name):
+        raise DistillError(
+            target, "is no name of a feature set", "leave out @, leading dots and control signs"
+        )
 
 
 def _check_lines(**lines: str | None) -> None:

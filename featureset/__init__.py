@@ -29,6 +29,7 @@ from sgfd.featureset.manifest import (
     Neighbours,
     Producer,
     Student,
+    is_name,
     now,
 )
 from sgfd.featureset.neighbours import CosineRows, nearest
@@ -78,6 +79,7 @@ __all__ = [
     "diff",
     "inventory",
     "inventory_at",
+    "is_name",
     "lineage",
     "load",
     "lock_folder",

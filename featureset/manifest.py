@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 FORMAT_VERSION = "1.4"
 MANIFEST = "manifest.json"
@@ -18,6 +25,22 @@ CARD = "README.md"
 MAP = "map.png"
 CROISSANT = "croissant.json"
 
+MANIFEST_BYTES = 2**24  # more than any manifest has: a server could send on for ever
+MANIFEST_DEPTH = 32  # of lists and objects in one another; pydantic writes no more than 255
+
+
+def is_name(name: str) -> bool:
+    """Whether a feature set can be called so: its runs and versions get folders of that name."""
+    return bool(name) and name[0] != "." and not {"/", "@"} & {*name} and name.isprintable()
+
+
+def _checked_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError(f"{name!r} is no plain name: it has /, @, a leading dot or a control sign")
+    return name
+
+
+SetName = Annotated[str, AfterValidator(_checked_name)]
 FileName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
 ]
@@ -26,6 +49,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Coverage = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(ge=1)]
+Printable = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 OneLine = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
 EncodingKind = Literal["float16", "int8", "pq"]
 
@@ -46,8 +70,8 @@ class _Part(BaseModel):
 class Producer(_Part):
     """The program that made the set."""
 
-    name: str
-    version: str
+    name: Printable
+    version: Printable
 
 
 class Fingerprints(_Part):
@@ -74,7 +98,7 @@ class Fingerprints(_Part):
 class DatasetOrigin(_Part):
     """The data set that the features describe."""
 
-    name: str
+    name: Printable
     n_items: Size
     fingerprints: Fingerprints
 
@@ -83,8 +107,8 @@ class InteractionsUse(_Part):
     """Which interactions guided the features: the training part of a division of the data set
     that `fingerprints.interactions` names. `sha256` is of these pairs."""
 
-    protocol: str
-    split: str
+    protocol: Printable
+    split: Printable
     split_seed: int
     pairs: Size
     sha256: Digest
@@ -193,7 +217,7 @@ class Derivation(_Part):
     quality are of, but for the quality of compressed modalities, which is that of these rows.
     """
 
-    name: str
+    name: SetName
     manifest_sha256: Digest
     kept: Size
     added: Size
@@ -217,11 +241,11 @@ class Manifest(_Part):
     are not float32) and reads any other of format 1.2 to 1.4.
     """
 
-    format_version: str = FORMAT_VERSION
-    name: str
-    created: str
+    format_version: Printable = FORMAT_VERSION
+    name: SetName
+    created: Printable
     producer: Producer
-    method: str
+    method: Printable
     settings: dict[str, Any]
     seed: int
     dataset: DatasetOrigin

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sgfd.featureset.errors import FeatureSetError
-from sgfd.featureset.manifest import FileRecord
+from sgfd.featureset.manifest import FileRecord, is_name
 from sgfd.featureset.versions import (
     LATEST,
     POINTER_BYTES,
@@ -242,6 +242,8 @@ class Folder:
             raise FeatureSetError(
                 self.at(name), "is a link that leads out of the folder", "put the file itself there"
             )
+        if self.protocol == "file" and (folder / name).exists() and not (folder / name).is_file():
+            raise FeatureSetError(self.at(name), "is no regular file", "put a file there")
         self.fs.invalidate_cache()  # what was known of it may be of an earlier one
         with self.fs.open(path, "rb", block_size=PART_BYTES) as file:
             file.seek(offset)
@@ -295,11 +297,6 @@ class Folder:
             )
 
 
-def is_name(name: str) -> bool:
-    """Whether a feature set can be called so."""
-    return bool(name) and name[0] != "." and "/" not in name and name.isprintable()
-
-
 def place_at(url: str) -> Place:
     """What a URL or a folder's path names.
 
@@ -308,6 +305,8 @@ def place_at(url: str) -> Place:
     """
     import fsspec
 
+    if not url:  # which a path takes for the folder that we are in
+        raise FeatureSetError("the address", "is empty", "write PLACE/NAME")
     protocol = url.partition("://")[0].lower() if "://" in url else "file"
     protocol = "file" if protocol == "local" else protocol
     path, root, shown = url, None, _without_secrets(url)

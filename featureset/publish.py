@@ -2,21 +2,25 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from sgfd.featureset.errors import FeatureSetError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old or the new content, whatever happens."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with allowed_in(path.parent):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -29,6 +33,27 @@ def write_file(path: Path, content: bytes) -> None:
             Path(temporary).unlink()
         raise
     _sync(path.parent)
+
+
+@contextlib.contextmanager
+def allowed_in(folder: Path) -> Iterator[None]:
+    """Begin to write in a folder.
+
+    Raises:
+        FeatureSetError: we may not.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FORBIDDEN:
+            raise unwritable(folder, error) from None
+        raise
+
+
+def unwritable(folder: Path, error: OSError) -> FeatureSetError:
+    return FeatureSetError(
+        folder, f"can't be written ({error.strerror})", "choose another folder, or have it allowed"
+    )
 
 
 def publish_folder(source: Path, target: Path, overwrite: bool = False) -> None:

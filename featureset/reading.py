@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -24,11 +27,23 @@ from sgfd.featureset.compression import (
     release_pages,
 )
 from sgfd.featureset.errors import FeatureSetError
-from sgfd.featureset.manifest import FORMAT_VERSION, MANIFEST, TABLE, Manifest, Modality
+from sgfd.featureset.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MANIFEST_BYTES,
+    MANIFEST_DEPTH,
+    TABLE,
+    Manifest,
+    Modality,
+)
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
-from sgfd.featureset.versions import find, version_of
+from sgfd.featureset.versions import find, version_of, versioned
+
+UNFOLDED_BYTES = 2**26  # that ids and labels may take in memory, however small their file is
+UNFOLDED_SHARE = 64  # and times their file's bytes: a text that is repeated is stored once
 
 _MAKE_AGAIN = "get it again from whoever made it"
+_TEXT_ROWS = 2**20  # of a chunk of texts, which holds 2 GiB at most
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,11 @@ class FeatureSet:
         content = _read_manifest(path)
         self.manifest = parse_manifest(path / MANIFEST, content)
         self.manifest_sha256 = hashlib.sha256(content).hexdigest()
+        name = path.name.partition("@")[0]
+        if path.name == versioned(name, self.manifest_sha256):
+            # It may have been published by another name than it was made by: only this one finds
+            # it again.
+            self.manifest = self.manifest.model_copy(update={"name": name})
         for name, record in self.manifest.files.items():
             _check_size(path, name, record.bytes)
         tensors = self._encoding_tensors()
@@ -81,20 +101,17 @@ class FeatureSet:
         """Ids of the n items, in the order of the rows."""
         return _objects(self._ids())
 
-    def check_item_ids(self) -> None:
-        """Whether there is one id a row, each once.
+    def check_items(self) -> None:
+        """Whether there is one id a row, each once, and one label a row, or null.
 
         Raises:
             FeatureSetError: there is not.
         """
         self._ids()
+        self._column("label")
 
     def _ids(self) -> pa.ChunkedArray:
-        ids = self._column("item_id", pa.string())
-        if len(ids) != self.n_items:
-            raise FeatureSetError(
-                self.path / TABLE, f"{len(ids)} rows for {self.n_items} items", _MAKE_AGAIN
-            )
+        ids = self._column("item_id")
         if ids.null_count or len(ids.unique()) != len(ids):
             raise FeatureSetError(self.path / TABLE, "item ids are not unique", _MAKE_AGAIN)
         return ids
@@ -102,7 +119,7 @@ class FeatureSet:
     @cached_property
     def labels(self) -> NDArray[np.object_]:
         """Label name of each item, None where it has none."""
-        return _objects(self._column("label", pa.string()))
+        return _objects(self._column("label"))
 
     def present(self, modality: str) -> NDArray[np.bool_]:
         """Which items have the modality, bool (n,)."""
@@ -143,15 +160,13 @@ class FeatureSet:
         Raises:
             FeatureSetError: the set holds none, or they can't be read.
         """
-        if self.manifest.neighbours is None:
+        record = self.manifest.neighbours
+        if record is None:
             raise FeatureSetError(
                 self.path, "holds no neighbours", "make it with `pipeline distill --neighbours K`"
             )
-        path = self.path / self.manifest.neighbours.file
-        table = _read_table(path, NEIGHBOUR_SCHEMA.names)
-        if table.schema.remove_metadata() != NEIGHBOUR_SCHEMA:
-            raise FeatureSetError(path, f"its columns are not {NEIGHBOUR_SCHEMA}", _MAKE_AGAIN)
-        return table
+        most_rows = self.n_items * min(record.k, self.n_items)
+        return _read_table(self.path / record.file, NEIGHBOUR_SCHEMA, most_rows)
 
     def student(self) -> dict[str, NDArray[np.float32]]:
         """The student's tensors: `{modality}.weight | bias | mean | scale`.
@@ -302,11 +317,12 @@ class FeatureSet:
                 self.path / (encoding.file or ""), f"{modality.name}: {error}", _MAKE_AGAIN
             ) from None
 
-    def _column(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    def _column(self, name: str) -> pa.ChunkedArray:
+        """A column of texts, one a row."""
         path = self.path / TABLE
-        column = _read_table(path, [name])[name]
-        if column.type != kind:
-            raise FeatureSetError(path, f"column {name} is {column.type}, not {kind}", _MAKE_AGAIN)
+        column = _read_table(path, pa.schema([(name, pa.string())]), self.n_items)[name]
+        if len(column) != self.n_items:
+            raise FeatureSetError(path, f"{len(column)} rows for {self.n_items} items", _MAKE_AGAIN)
         return column
 
 
@@ -354,8 +370,13 @@ def folder_state(path: Path) -> tuple[bytes, int, int]:
 
 
 def _read_manifest(path: Path) -> bytes:
+    file = path / MANIFEST
     try:
-        return (path / MANIFEST).read_bytes()
+        size = file.stat().st_size
+        _check_kind(path, MANIFEST)
+        if size > MANIFEST_BYTES:
+            raise FeatureSetError(file, f"has more than {MANIFEST_BYTES} bytes", _MAKE_AGAIN)
+        return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         what = "there is no such folder" if not path.exists() else f"it has no {MANIFEST}"
         how = "make one with `pipeline distill`"
@@ -373,16 +394,20 @@ def parse_manifest(where: str | Path, content: bytes) -> Manifest:
         FeatureSetError: it holds none that this program can read.
     """
     try:
-        plain = json.loads(content)
+        plain = json.loads(content, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise FeatureSetError(where, f"is no JSON ({error})", _MAKE_AGAIN) from None
-    version = str(plain.get("format_version")) if isinstance(plain, dict) else "none"
+    if not isinstance(plain, dict) or "format_version" not in plain:
+        raise FeatureSetError(where, "is no manifest: format_version is missing", _MAKE_AGAIN)
+    version = str(plain["format_version"])
     if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise FeatureSetError(
             where,
             f"format version {version} is unknown (this program reads {FORMAT_VERSION})",
             "use a newer program",
         )
+    if _is_deeper(plain, MANIFEST_DEPTH):
+        raise FeatureSetError(where, f"nests deeper than {MANIFEST_DEPTH}", _MAKE_AGAIN)
     try:
         manifest = Manifest.model_validate(plain)
     except ValidationError as error:
@@ -394,25 +419,98 @@ def parse_manifest(where: str | Path, content: bytes) -> Manifest:
     return manifest
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are in one another more than so many times."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and (
+        levels == 0 or any(_is_deeper(each, levels - 1) for each in value)
+    )
+
+
 def _check_size(folder: Path, name: str, expected: int) -> None:
     path = folder / name
-    if not path.is_file():
+    if not path.exists():
         raise FeatureSetError(path, "is missing", _MAKE_AGAIN)
-    if path.is_symlink() and folder.resolve() not in path.resolve().parents:
-        raise FeatureSetError(path, "is a link that leads out of the folder", _MAKE_AGAIN)
+    _check_kind(folder, name)
     if (size := path.stat().st_size) != expected:
         raise FeatureSetError(path, f"has {size} bytes, not {expected}", _MAKE_AGAIN)
 
 
-def _read_table(path: Path, columns: list[str]) -> pa.Table:
+def _check_kind(folder: Path, name: str) -> None:
+    """Refuse what a reader would wait for or read on in for ever, and what lies elsewhere."""
+    path = folder / name
+    if path.is_symlink() and folder.resolve() not in path.resolve().parents:
+        raise FeatureSetError(path, "is a link that leads out of the folder", _MAKE_AGAIN)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise FeatureSetError(path, "is no regular file", _MAKE_AGAIN)
+
+
+def _read_table(path: Path, wanted: pa.Schema, most_rows: int) -> pa.Table:
+    """Columns of a table, unless they unfold into absurdly more than their file.
+
+    1 kB can repeat one text of a megabyte a million times: texts are read as places in their
+    dictionary, and what they take by themselves is counted before it is taken.
+    """
+    texts = [field.name for field in wanted if field.type == pa.string()]
+    room = UNFOLDED_BYTES + UNFOLDED_SHARE * path.stat().st_size
     try:
         # Without pq.read_table, whose first call imports all of pyarrow.dataset: 0.25 s.
-        with pq.ParquetFile(path) as file:
-            table = file.read(columns=columns).select(columns)
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            rows, size = _announced(file.metadata, wanted.names)
+            if rows > most_rows:
+                raise FeatureSetError(path, f"has {rows} rows, not {most_rows}", _MAKE_AGAIN)
+            if size > room:
+                raise _unfolds(path)
+            table = file.read(columns=wanted.names).select(wanted.names)
+        for place, name in enumerate(wanted.names):
+            if table[name].type == pa.dictionary(pa.int32(), pa.string()):
+                table = table.set_column(place, name, _decoded(table[name], path, room))
         table.validate(full=True)  # a string may be no UTF-8
-        return table
     except (pa.ArrowException, OSError, KeyError) as error:
         raise FeatureSetError(path, f"can't be read ({error})", _MAKE_AGAIN) from None
+    for field in wanted:
+        if (kind := table[field.name].type) != field.type:
+            raise FeatureSetError(
+                path, f"column {field.name} is {kind}, not {field.type}", _MAKE_AGAIN
+            )
+    return table
+
+
+def _announced(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:
+    """Rows of a table, and bytes of some columns in memory, by what the file says of itself."""
+    places = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in names]
+    rows = size = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        rows += group.num_rows
+        size += sum(group.column(place).total_uncompressed_size for place in places)
+        size += 4 * group.num_rows * len(places)  # nothing repeats for less, once it is read
+    return rows, size
+
+
+def _decoded(column: pa.ChunkedArray, path: Path, room: int) -> pa.ChunkedArray:
+    """A column of texts that was read as places in a dictionary."""
+    pieces = []
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), _TEXT_ROWS):
+            piece = chunk[start : start + _TEXT_ROWS]
+            lengths = pc.take(pc.binary_length(piece.dictionary), piece.indices)
+            room -= pc.sum(lengths).as_py() or 0
+            if room < 0:
+                raise _unfolds(path)
+            pieces.append(piece.cast(pa.string()))
+    return pa.chunked_array(pieces, pa.string())
+
+
+def _unfolds(path: Path) -> FeatureSetError:
+    return FeatureSetError(path, "its texts unfold into absurdly more than the file", _MAKE_AGAIN)
 
 
 def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:

@@ -25,9 +25,16 @@ from typing import Any
 
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.inventory import Entry, in_order, inventory
-from sgfd.featureset.manifest import MANIFEST, SIGNATURE, FileRecord, Manifest
-from sgfd.featureset.places import HTTP, HUB, Advance, Folder, is_name, place_at, refuse_twin, taken
-from sgfd.featureset.publish import lock_folder, publish_folder, write_file
+from sgfd.featureset.manifest import (
+    MANIFEST,
+    MANIFEST_BYTES,
+    SIGNATURE,
+    FileRecord,
+    Manifest,
+    is_name,
+)
+from sgfd.featureset.places import HTTP, HUB, Advance, Folder, place_at, refuse_twin, taken
+from sgfd.featureset.publish import lock_folder, publish_folder, unwritable, write_file
 from sgfd.featureset.reading import FeatureSet, folder_state, parse_manifest
 from sgfd.featureset.signature import SIGNATURE_BYTES, check_signature
 from sgfd.featureset.verification import changed_files, verify
@@ -39,8 +46,6 @@ from sgfd.featureset.versions import (
     version_of,
     versioned,
 )
-
-MANIFEST_BYTES = 2**26  # more than any manifest has: a server could send on for ever
 
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
 
@@ -162,7 +167,7 @@ def pull(
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(root, error) from None
+        raise unwritable(root, error) from None
     refuse_twin(place_at(str(root / name)))
     before = read_latest(root, name)
     target = root / versioned(name, content.digest)
@@ -193,7 +198,9 @@ def inventory_at(url: str, progress: Progress = in_silence) -> tuple[list[Entry]
     latest: dict[str, str | None] = {}
     entries, problems = [], []
     folders = sorted(
-        name for name in set(names) if is_name(name) and not name.endswith(f"@{LATEST}")
+        name
+        for name in set(names)
+        if is_name(name.partition("@")[0]) and not name.endswith(f"@{LATEST}")
     )
     with progress(len(folders), "reading manifests") as advance:
         for folder in map(place.folder, folders):
@@ -259,17 +266,17 @@ def _land(source: Folder, content: _Content, target: Path, label: str, progress:
     try:
         lock = lock_folder(partial)
     except OSError as error:
-        raise _unwritable(target.parent, error) from None
+        raise unwritable(target.parent, error) from None
     if lock is None:
         raise FeatureSetError(
             target, "another process is writing it at this moment", "wait for it to end"
         )
     try:
         if target.exists():
+            shutil.rmtree(partial)  # whatever is there now, nothing more comes
             _check_same(target, content)
             if content.signature is not None:  # it may have been signed since
                 write_file(target / SIGNATURE, content.signature)
-            shutil.rmtree(partial)
             return False
         result = partial / "result"
         result.mkdir(exist_ok=True)
@@ -381,9 +388,3 @@ def _swapped(folder: Folder, version: str) -> FeatureSetError:
 
 def _replaced(opened: FeatureSet) -> FeatureSetError:
     return FeatureSetError(opened.path, "was replaced meanwhile", "run the command again")
-
-
-def _unwritable(folder: Path, error: OSError) -> FeatureSetError:
-    return FeatureSetError(
-        folder, f"can't be written ({error.strerror})", "choose another folder, or have it allowed"
-    )

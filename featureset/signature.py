@@ -47,7 +47,10 @@ def sign(opened: FeatureSet, key: Path) -> Path:
 def check_signature_of(opened: FeatureSet, key: Path) -> None:
     """Whether a set was signed, as `check_signature`."""
     place = opened.path / SIGNATURE
-    signature = place.read_bytes() if place.is_file() else None
+    signature = None
+    if place.is_file():
+        with place.open("rb") as file:
+            signature = file.read(SIGNATURE_BYTES)
     check_signature(place, (opened.path / MANIFEST).read_bytes(), signature, key)
 
 

@@ -83,7 +83,7 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
     try:
         if opened.manifest.student is not None:
             opened.student()
-        opened.check_item_ids()
+        opened.check_items()
         problems += _check_rows(opened)
         if opened.manifest.neighbours is not None:
             problems += _check_neighbours(opened)
@@ -135,7 +135,12 @@ def _check_rows(opened: FeatureSet) -> list[str]:
         for name, kind in columns.items():
             if name not in schema.names or not _is(schema.field(name).type, kind):
                 return [f"{where}: column {name} is missing or not {kind}; make the set again"]
-        for batch in file.iter_batches(step, columns=list(columns)):
+        for modality in opened.manifest.modalities:
+            most, found = opened.n_items * modality.stored_columns, _count(file, modality.name)
+            if found > most:  # a list of whatever length would be read before it is refused
+                return [f"{where}: {modality.name} has {found} numbers, not {most}; get it again"]
+        numbers = [name for name in columns if name != "label"]  # texts were counted before
+        for batch in file.iter_batches(step, columns=numbers):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)
             if not np.array_equal(index, np.arange(row, row + len(batch))):
                 return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
@@ -172,6 +177,17 @@ def _check_rows(opened: FeatureSet) -> list[str]:
         for modality in opened.manifest.modalities
         if row and abs(present[modality.name] / row - modality.coverage) > ROUNDING
     ]
+
+
+def _count(file: pq.ParquetFile, name: str) -> int:
+    """How many numbers a column of lists has, by what the file says of itself."""
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    return sum(
+        column.num_values
+        for group in groups
+        for column in map(group.column, range(group.num_columns))
+        if column.path_in_schema.partition(".")[0] == name
+    )
 
 
 def _is(found: pa.DataType, kind: pa.DataType) -> bool:

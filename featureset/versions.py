@@ -93,6 +93,8 @@ def read_latest(root: Path, name: str) -> str | None:
         FeatureSetError: the pointer is none.
     """
     pointer = root / f"{name}@{LATEST}"
+    if pointer.exists() and not pointer.is_file():  # such as a pipe, on which we would wait
+        raise FeatureSetError(pointer, "is no regular file", "remove it")
     try:
         with pointer.open("rb") as file:
             return parse_pointer(str(pointer), file.read(POINTER_BYTES + 1))

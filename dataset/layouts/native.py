@@ -200,7 +200,7 @@ def _labels(path: Path, name: str, kind: pa.DataType) -> tuple[NDArray[np.int64]
         lacking = pc.fill_null(pc.less(column, 0), True).to_numpy()
         return number_labels(column.fill_null(-1).to_numpy(), lacking)
     values = _texts(path, name, kind)
-    lacking = np.array([value is None for value in values])
+    lacking = np.array([value is None for value in values], dtype=bool)  # of no items too
     return number_labels(values, lacking)
 
 

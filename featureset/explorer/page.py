@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 from string import Template
 
 import numpy as np
@@ -16,6 +17,8 @@ from sgfd.featureset.reading import FeatureSet
 
 BINS, BIN_WIDTH, BIN_HEIGHT = 24, 5, 28  # of a histogram
 ALIKE = 1e-4  # a spread of norms, as a share of them, that is but rounding
+
+_TITLE = "Feature set "
 
 
 def explorer_page(
@@ -42,7 +45,7 @@ def explorer_page(
     packed = base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 6)).decode()
     manifest = features.manifest
     return Template(_part("page.html")).substitute(
-        title=escape(f"Feature set {manifest.name}"),
+        title=escape(f"{_TITLE}{manifest.name}"),
         summary=escape(_summary(manifest)),
         notes="".join(f"<li>{escape(note)}</li>" for note in _notes(found)),
         norms=_norm_table(found.norms),
@@ -50,6 +53,13 @@ def explorer_page(
         script=_part("page.js"),
         packed=packed,
     )
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file begins as a page of ours does."""
+    head = _part("page.html").partition("$title")[0] + _TITLE
+    with path.open("rb") as file:
+        return file.read(len(head.encode())) == head.encode()
 
 
 def _part(name: str) -> str:

@@ -14,7 +14,7 @@ from sgfd.featureset.formats.mmrec import write_mmrec
 from sgfd.featureset.formats.plain import write_numpy, write_safetensors
 from sgfd.featureset.formats.recbole import write_recbole
 from sgfd.featureset.formats.rows import Advance, ExportedRows
-from sgfd.featureset.publish import publish_folder
+from sgfd.featureset.publish import allowed_in, publish_folder
 from sgfd.featureset.reading import FeatureSet
 
 RECORD = "export.json"  # what was exported; only a folder with one is ever replaced
@@ -64,8 +64,9 @@ def export(
         raise FeatureSetError(features.path, "has no modality to export", "choose another set")
     rows = ExportedRows(features, names, advance)
     _check_target(target, features, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
+    with allowed_in(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
     try:
         folder.chmod(0o755)
         FORMATS[kind](rows, folder)

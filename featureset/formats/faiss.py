@@ -21,5 +21,8 @@ def write_faiss(rows: ExportedRows, folder: Path) -> None:
             unit = np.ascontiguousarray(block[there])
             faiss.normalize_L2(unit)
             index.add_with_ids(unit, (start + there).astype(np.int64))
-        faiss.write_index(index, str(folder / f"{name}.faiss"))
+        with (folder / f"{name}.faiss").open("wb") as file:
+            # Of a file that it opens itself, faiss tells no errno, and of the last block nothing:
+            # on a full disk an index would end in the middle.
+            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
     rows.write_items(folder / "items.csv")

@@ -86,11 +86,15 @@ class ExportedRows:
                 file.write(block.astype("<f4", copy=False).data)
 
     def write_items(self, path: Path) -> None:
-        """CSV of item_index, item_id and label, empty where it has none."""
+        """CSV of item_index, item_id and label, empty where it has none.
+
+        A label that a spreadsheet would take for a formula gets an apostrophe in front. Ids stay as
+        they are: programs look items up by them, and many an id begins with a minus.
+        """
         with path.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(["item_index", "item_id", "label"])
-            labels = (label or "" for label in self.features.labels)
+            labels = map(_harmless, self.features.labels)
             table.writerows(zip(range(self.n_items), self.item_ids, labels, strict=True))
 
     def tab_separated_ids(self, tool: str) -> list[str]:
@@ -108,3 +112,7 @@ class ExportedRows:
                     "choose a format that takes any id, such as numpy",
                 )
         return ids
+
+
+def _harmless(label: str | None) -> str:
+    return f"'{label}" if label and label[0] in "=+-@\t\r" else label or ""

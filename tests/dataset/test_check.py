@@ -167,6 +167,13 @@ MMREC = {
 }  # fmt: skip
 
 
+def test_items_with_labels_of_which_there_are_none_are_named(tmp_path):
+    columns = {"item_id": pa.array([], pa.string()), "category": pa.array([], pa.string())}
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    (problem,) = check_dataset(tmp_path)
+    assert "has no items" in problem.what
+
+
 @pytest.mark.parametrize("kind", MMREC)
 def test_each_problem_of_the_mmrec_layout_is_named(mmrec_folder, kind):
     spoil, file, what = MMREC[kind]

@@ -130,6 +130,14 @@ def test_a_catalogue_that_cannot_be_distilled_is_refused(labels, features, what,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["a@b", ".hidden", "two\nlines"])
+def test_a_folder_whose_name_no_set_can_have_is_refused_at_once(made, rng, quick, tmp_path, name):
+    dataset = made([0, 1] * 6, image=rng.normal(size=(12, 3)).astype(np.float32))
+    with pytest.raises(DistillError, match="is no name of a feature set"):
+        distill(dataset, tmp_path / name, quick, threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_target_is_refused_and_replaced_on_demand(made, rng, quick, tmp_path):
     dataset = made([0, 1] * 6, image=rng.normal(size=(12, 3)).astype(np.float32))
     first = distill(dataset, tmp_path / "x", quick, threads=1)

@@ -126,3 +126,11 @@ def test_a_set_is_no_different_from_itself(compressed_set):
     assert (found.came, found.went, found.serves) == ([], [], True)
     assert all(each.is_same and each.mean_cosine == 1 for each in found.modalities)
     assert len(found.modalities) == 4
+
+
+def test_ids_are_shown_on_one_line_whatever_is_in_them(pipeline, tmp_path):
+    write(tmp_path / "old", ["a"], image=np.ones((1, 2)))
+    write(tmp_path / "new", ["a", "b\nc\x1b[2J"], image=np.ones((2, 2)))
+    done = pipeline("features", "diff", "./old", "./new")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == r"came          1 items: b\nc\x1b[2J"

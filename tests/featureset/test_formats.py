@@ -1,7 +1,9 @@
 """Exports are opened by the tools they are for, where these are installed."""
 
+import csv
 import json
 import os
+import resource
 import subprocess
 
 import numpy as np
@@ -11,8 +13,10 @@ from safetensors.numpy import load_file
 
 from sgfd.featureset import FeatureSetError, load
 from sgfd.featureset.formats import FORMATS, export
+from sgfd.jobs import JobError, room_in
 
 LACKING = 7
+LIMIT = 1000  # bytes: between items.csv and either index
 IDS = [f"B{number:03}" for number in range(40)]
 
 
@@ -62,6 +66,33 @@ def test_safetensors(opened):
     items = pd.read_csv(folder / "items.csv", dtype=str, keep_default_na=False)
     assert items["item_id"].tolist() == IDS
     assert items["label"].tolist() == [label or "" for label in opened.labels]
+
+
+def test_labels_are_no_formulas_in_a_spreadsheet_and_ids_stay_as_they_are(make_rows_set, tmp_path):
+    labels = ["=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "1-1", "Pens", None]
+    ids = ["-rose", "=1", *"cdefghi"]
+    rows = {"image": np.eye(9, dtype=np.float32)}
+    make_rows_set(tmp_path / "set", rows, np.array(labels, dtype=object), ids)
+    folder = exported(load(tmp_path / "set"), "safetensors")
+    with (folder / "items.csv").open(newline="", encoding="utf-8") as file:
+        items = list(csv.DictReader(file))
+    assert [item["item_id"] for item in items] == ids
+    assert [item["label"] for item in items] == [
+        *(f"'{each}" for each in labels[:6]),
+        *labels[6:8],
+        "",
+    ]
+
+
+def test_an_index_that_finds_no_room_is_one_line_and_leaves_nothing(opened):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    try:
+        with pytest.raises(JobError, match="the disk is full"), room_in(opened.path):
+            exported(opened, "faiss")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in opened.path.parent.iterdir()] == ["set"]
 
 
 def test_faiss(opened):

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import fsspec
@@ -155,6 +156,7 @@ def test_a_plain_set_is_never_replaced(sets, place, tmp_path):
     assert push(sets[0], place, plain=True).new is False
     with pytest.raises(FeatureSetError, match="holds another feature set"):
         push(sets[1], place, plain=True)
+    assert not list(tmp_path.glob("shared/.*"))
     got = pull(place, tmp_path / "artifacts")
     assert content(Path(got.where)) == content(sets[0].path)
     assert load(tmp_path / "artifacts" / "office@latest").path == Path(got.where)
@@ -289,6 +291,16 @@ def test_links_lead_nowhere(sets, tmp_path):
     with pytest.raises(FeatureSetError, match="is a link"):
         pull(str(sets[1].path), root)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "image.npy"])
+def test_a_pipe_is_not_waited_for(sets, tmp_path, name):
+    done = push(sets[0], str(tmp_path / "shared" / "office"))
+    file = Path(done.where) / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(FeatureSetError, match=f"{name}: is no regular file"):
+        pull(str(tmp_path / "shared" / "office"), tmp_path / "artifacts")
 
 
 def test_a_version_that_is_another_one_is_refused(sets, bucket, tmp_path):
@@ -433,6 +445,7 @@ BAD_ADDRESS = {
     "http://127.0.0.1/office?key=secret": "is no plain address",
     "simplecache::s3://x/office": "is no plain address",
     ".hidden": "is no name of a feature set",
+    "": "the address: is empty",
 }
 
 
@@ -683,22 +696,30 @@ def test_a_pull_that_was_killed_right_before_its_end_goes_on(sets, start_in, tmp
     assert no_left_overs(root)
 
 
-@pytest.mark.parametrize("act", ["push", "pull", "publish"])
+@pytest.mark.parametrize("act", ["push", "pull", "publish", "export", "explore", "sign"])
 def test_a_folder_that_cannot_be_written_is_refused(sets, start_in, tmp_path, act):
     closed = tmp_path / "closed"
     shutil.copytree(sets[0].path, closed / "office")
     push(sets[0], str(tmp_path / "shared"))
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     closed.chmod(0o555)
+    (closed / "office").chmod(0o555)
     arguments = {
         "push": ("push", sets[0].path, closed / "desk"),
         "pull": ("pull", tmp_path / "shared", "--artifacts-root", closed),
         "publish": ("publish", "office", "--artifacts-root", closed),
+        "export": ("export", sets[0].path, "--format", "numpy", "--out", closed / "out"),
+        "explore": ("explore", sets[0].path, "--out", closed / "page.html"),
+        "sign": ("sign", closed / "office", "--key", key),
     }[act]
     done = start_in(tmp_path, "features", *arguments, code=POWERLESS).wait()
     assert (done.code, done.err.count("\n")) == (2, 1), done
-    assert "closed: can't be written (Permission denied); choose another" in done.err
+    where = "closed/office" if act == "sign" else "closed"
+    assert f"{where}: can't be written (Permission denied); choose another" in done.err
     assert [path.name for path in closed.iterdir()] == ["office"]
     closed.chmod(0o755)
+    (closed / "office").chmod(0o755)
 
 
 def test_without_its_library_a_place_says_what_to_install(sets, start_in, tmp_path):

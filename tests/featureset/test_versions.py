@@ -1,5 +1,6 @@
 """Names with versions: what a reference means, and that a version is what its name says."""
 
+import os
 import shutil
 import threading
 
@@ -36,6 +37,20 @@ def test_a_version_is_named_by_16_digits_or_by_all(root):
         assert load(root / f"office@{digest[:digits]}").manifest_sha256 == digest
     assert load(root / f"office@{digest[:16]}").label == f"office@{digest[:16]}"
     assert load(root / "office").label == "office"
+
+
+def test_a_version_goes_by_the_name_it_was_published_under(root):
+    done = push(load(root / "office"), str(root / "desk"))
+    opened = load(root / "desk@latest")
+    assert (opened.manifest.name, opened.label) == ("desk", f"desk@{done.version}")
+    assert load(root / opened.label).manifest_sha256 == done.manifest_sha256
+
+
+def test_a_pointer_that_is_a_pipe_is_refused(root):
+    (root / "office@latest").unlink()
+    os.mkfifo(root / "office@latest")
+    with pytest.raises(FeatureSetError, match="office@latest: is no regular file"):
+        load(root / "office@latest")
 
 
 def test_a_bare_name_is_the_latest_version_where_nothing_is_at_work(root):

@@ -5,6 +5,7 @@ python second_reader.py artifacts/office
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,8 +21,9 @@ class SecondReader:
         self.folder = Path(folder)
         self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
         assert self.manifest["format_version"].split(".")[0] == "1", "of another major version"
+        names = (self.manifest["name"], *self.manifest["files"])
+        assert all(re.fullmatch("[^./@][^/@]*", n) and n.isprintable() for n in names), "a path"
         for name, record in self.manifest["files"].items():
-            assert "/" not in name and not name.startswith("."), "leads out of the folder"
             content = (self.folder / name).read_bytes()
             assert len(content) == record["bytes"], f"{name} is of another size"
             assert hashlib.sha256(content).hexdigest() == record["sha256"], f"{name} was changed"

@@ -1,5 +1,6 @@
 """The format's description against the program: a reader of its own finds the same."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from sgfd.dataset import load_dataset
 from sgfd.distill import InteractionMetricSettings, RawSettings, SGFDSettings, distill
-from sgfd.featureset import KINDS, load
+from sgfd.featureset import KINDS, FeatureSetError, load
 from tests.format.second_reader import SecondReader
 
 SETTINGS = {
@@ -60,6 +61,17 @@ def test_it_sees_a_flipped_bit(both, tmp_path):
     content[-3] ^= 1
     file.write_bytes(content)
     with pytest.raises(AssertionError, match=r"image\.npy was changed"):
+        SecondReader(copy)
+
+
+@pytest.mark.parametrize("name", ["../x", ".x", "x@latest", "x\ny", ""])
+def test_both_refuse_a_name_that_is_none(both, tmp_path, name):
+    copy = shutil.copytree(both[0].path, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text()) | {"name": name}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FeatureSetError, match="is no plain name"):
+        load(copy)
+    with pytest.raises(AssertionError, match="a path"):
         SecondReader(copy)
 
 

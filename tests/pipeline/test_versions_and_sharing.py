@@ -59,7 +59,7 @@ def test_a_training_pins_the_version_that_latest_means(here, pipeline):
     again = pipeline(*TRAIN, f"office@{first['version']}", "--name", "again", "--json").json()
     assert again["metrics"] == run["metrics"]
     newer = pipeline(*TRAIN, "office@latest", "--name", "newer")
-    assert f"features      other@{second['version']}" in newer.out
+    assert f"features      office@{second['version']}" in newer.out  # the name that finds it again
 
     listed = pipeline("features", "list", "--json").json()
     states = {each["path"]: (each["published"], each["latest"]) for each in listed["sets"]}
