@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,47 @@ def start_in(tmp_path_factory) -> Iterator[Callable[..., Started]]:
 def run_in(start_in) -> Callable[..., Done]:
     """Run `pipeline ...`, or other code, in a folder to its end."""
     return lambda *arguments, **options: start_in(*arguments, **options).wait()
+
+
+# A process that kills itself at its n-th touch of the disk or the network.
+KILLED = """
+import os, signal, sys
+touches, at = 0, {at}
+def hook(event, arguments):
+    global touches
+    if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod",
+                 "os.truncate", "shutil.rmtree", "socket.connect", "os.listdir"):
+        touches += 1
+        if touches == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+import aiohttp, fsspec, asyncio, tempfile, ctypes, pandas
+sys.addaudithook(hook)
+{act}
+print(touches)
+"""
+
+
+@pytest.fixture(scope="session")
+def killed_everywhere(start_in) -> Callable[..., None]:
+    """Do something in processes of which each is killed at another point.
+
+    The touches of a whole one are counted; others are killed at a sample of `kills` of them.
+    `check` is called with None before each, and with its exit code after it.
+    """
+
+    def kill(kills: int, folder: Path, act: str, check: Callable[[int | None], None]) -> None:
+        check(None)
+        done = start_in(folder, code=KILLED.format(at=-1, act=act)).wait()
+        assert done.code == 0, done.err
+        touches = int(done.out.split()[-1])
+        assert touches > 12
+        for at in sorted(random.Random(kills).sample(range(1, touches + 1), min(kills, touches))):
+            check(None)
+            done = start_in(folder, code=KILLED.format(at=at, act=act)).wait()
+            assert done.code in (0, -signal.SIGKILL), done.err  # caches may save it some touches
+            check(done.code)
+
+    return kill
 
 
 @pytest.fixture

@@ -513,45 +513,13 @@ def test_an_interrupted_pull_leaves_what_it_has_and_goes_on(sets, tmp_path):
     assert no_left_overs(root)
 
 
-# Each of these processes kills itself at its n-th touch of the disk or the network.
-KILLED = """
-import os, signal, sys
-touches, at = 0, {at}
-def hook(event, arguments):
-    global touches
-    if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod",
-                 "os.truncate", "shutil.rmtree", "socket.connect", "os.listdir"):
-        touches += 1
-        if touches == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-from sgfd.featureset import load, pull, push
-import aiohttp, fsspec, asyncio, tempfile, ctypes, pandas
-sys.addaudithook(hook)
-{act}
-print(touches)
-"""
-
-
 KILLS = [5, pytest.param(60, marks=pytest.mark.slow)]
 
 
-def killed_everywhere(kills, start_in, folder, act, check) -> None:
-    """Count a process's touches, then kill others at a sample of them; `check` after each."""
-    text = {"act": act}
-    done = start_in(folder, code=KILLED.format(at=-1, **text)).wait()
-    assert done.code == 0, done.err
-    touches = int(done.out)
-    assert touches > 12
-    for at in sorted(random.Random(kills).sample(range(1, touches + 1), min(kills, touches))):
-        check(None)
-        process = start_in(folder, code=KILLED.format(at=at, **text))
-        done = process.wait()
-        assert done.code in (0, -signal.SIGKILL), done.err  # caches may save it some touches
-        check(done.code)
-
-
 @pytest.mark.parametrize("kills", KILLS)
-def test_a_push_killed_at_any_point_leaves_the_old_or_the_new(kills, sets, start_in, tmp_path):
+def test_a_push_killed_at_any_point_leaves_the_old_or_the_new(
+    kills, sets, killed_everywhere, tmp_path
+):
     shared = tmp_path / "shared"
 
     def check(code):
@@ -567,8 +535,11 @@ def test_a_push_killed_at_any_point_leaves_the_old_or_the_new(kills, sets, start
         assert load(shared / "office@latest").manifest_sha256 == sets[1].manifest_sha256
         assert no_left_overs(shared)
 
-    act = f"push(load({str(sets[1].path)!r}), {str(shared / 'office')!r})"
-    killed_everywhere(kills, start_in, tmp_path, act, check)
+    act = f"""
+from sgfd.featureset import load, push
+push(load({str(sets[1].path)!r}), {str(shared / "office")!r})
+"""
+    killed_everywhere(kills, tmp_path, act, check)
 
 
 def test_a_push_to_a_store_killed_at_any_point_leaves_the_old_or_the_new(
@@ -615,7 +586,9 @@ push(load({path!r}), {url!r})
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_a_pull_killed_at_any_point_leaves_the_old_or_the_new(kills, sets, start_in, web, tmp_path):
+def test_a_pull_killed_at_any_point_leaves_the_old_or_the_new(
+    kills, sets, killed_everywhere, web, tmp_path
+):
     root = tmp_path / "artifacts"
     served(web, sets[0])
     url = f"{web.address}/slow/office"
@@ -636,8 +609,12 @@ def test_a_pull_killed_at_any_point_leaves_the_old_or_the_new(kills, sets, start
 
     root.mkdir()
     push(sets[1], str(web.folder / "office"))
-    act = f"pull({url!r}, __import__('pathlib').Path({str(root)!r}))"
-    killed_everywhere(kills, start_in, tmp_path, act, check)
+    act = f"""
+from pathlib import Path
+from sgfd.featureset import pull
+pull({url!r}, Path({str(root)!r}))
+"""
+    killed_everywhere(kills, tmp_path, act, check)
 
 
 @pytest.fixture
