@@ -124,7 +124,17 @@ def test_vbpr_is_its_formula(inputs, batch, with_features):
     ranking = 0.0
     for u, i, j in zip(batch.users, batch.items, batch.negatives[:, 0], strict=True):
         ranking = ranking + torch.log1p(torch.exp(scores[u, j] - scores[u, i])) / 20
-    torch.testing.assert_close(model.loss(batch)["ranking"], ranking)
+    bias, drawn = model.bias.weight, [model.users.weight[batch.users]]
+    places = (batch.items, batch.negatives[:, 0])
+    drawn += [model.items.weight[place] for place in places]
+    if with_features:
+        bias = bias + content @ model.content_bias.weight.T
+        drawn.append(model.content_users.weight[batch.users])
+        drawn += [(content @ model.projection.weight.T)[place] for place in places]
+    drawn += [bias[place] for place in places]
+    squares = sum(rows.square().sum() for rows in drawn) + 20  # of the ones that meet the biases
+    expected = {"ranking": ranking, "regularization": 0.2 * squares / (2 * 20)}
+    assert_same(model, model.loss(batch), expected)
 
 
 @pytest.mark.parametrize("with_features", [True, False])

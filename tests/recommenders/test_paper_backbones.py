@@ -323,8 +323,18 @@ def test_dgcf_is_its_formula(inputs):
     batch = make_batch(inputs, 1)
     model = DGCF(
         inputs,
-        DGCFSettings(embedding_dim=6, intents=3, iterations=3, layers=2, independence_weight=0.5),
+        DGCFSettings(
+            embedding_dim=6,
+            intents=3,
+            iterations=3,
+            layers=2,
+            independence_weight=0.5,
+            independence_rows=7,
+            regularization=0.1,
+        ),
     )
+    for table in (model.users, model.items):  # far enough apart that no distance is near 0
+        torch.nn.init.normal_(table.weight)
     edges = edges_of(inputs)
 
     def layer(users, items):
@@ -357,11 +367,33 @@ def test_dgcf_is_its_formula(inputs):
     got_users, got_items = model.embeddings()
     torch.testing.assert_close(got_users, sum_users)
     torch.testing.assert_close(got_items, sum_items)
-    got = model.loss(batch)
-    torch.testing.assert_close(got["ranking"], bpr(sum_users, sum_items, batch))
-    ours = torch.autograd.grad(got["ranking"], [model.users.weight], retain_graph=True)[0]
-    theirs = torch.autograd.grad(bpr(sum_users, sum_items, batch), [model.users.weight])[0]
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    rows = torch.cat([sum_users[batch.users[:7]], sum_items[batch.items[:7]]])
+    chunks = [rows[:, 2 * k : 2 * k + 2] for k in range(3)]
+    alike = [distance_correlation(chunks[a], chunks[b]) for a in range(3) for b in range(a + 1, 3)]
+    ego = (
+        model.users.weight[batch.users],
+        model.items.weight[batch.items],
+        model.items.weight[batch.negatives[:, 0]],
+    )
+    expected = {
+        "ranking": bpr(sum_users, sum_items, batch),
+        "independence": 0.5 * sum(alike) / 3,
+        "regularization": 0.1 * sum(x.square().sum() for x in ego) / (2 * len(batch.users)),
+    }
+    assert_same(model, model.loss(batch), expected)
+
+
+def distance_correlation(x, y):
+    """Of rows (n, c) and (n, d), each a sample, by its definition."""
+
+    def centred(rows):
+        squares = (rows[:, None] - rows[None]).square().sum(dim=2)
+        differ = (squares > 0).float()  # the root of 0 has no gradient
+        apart = (squares + 1 - differ).sqrt() * differ
+        return apart - apart.mean(0) - apart.mean(1)[:, None] + apart.mean()
+
+    a, b = centred(x), centred(y)
+    return ((a * b).mean() / ((a * a).mean() * (b * b).mean()).sqrt()).sqrt()
 
 
 def test_distance_correlation_by_its_definition(rng):
