@@ -115,6 +115,21 @@ def test_verify_finds_a_flipped_bit(feature_set):
     ]
 
 
+def test_verify_finds_a_flipped_bit_in_any_file(make_compressed, tmp_path, rng):
+    make_compressed(tmp_path / "set")
+    for name, record in load(tmp_path / "set").manifest.files.items():
+        path = tmp_path / "set" / name
+        whole = path.read_bytes()
+        for at in (0, record.bytes - 1, *rng.integers(0, record.bytes, 4)):
+            content = bytearray(whole)
+            content[at] ^= 1 << rng.integers(8)
+            path.write_bytes(content)
+            problems = verify(tmp_path / "set")
+            assert problems and all(str(path) in problem for problem in problems), (name, at)
+        path.write_bytes(whole)
+    assert verify(tmp_path / "set") == []
+
+
 def test_verify_finds_a_stray_file(feature_set):
     (feature_set / "users.csv").write_text("secret")
     assert verify(feature_set) == [
