@@ -1,5 +1,6 @@
 """Everything that is wrong with a data set, at once."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from sgfd.dataset.catalog import Feature
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.load import SAMPLE, find_dataset, read_folder
 from sgfd.dataset.problems import Problem, Problems, places
+from sgfd.dataset.vocabulary import Vocabulary
 
 
 def check_dataset(reference: str | Path, data_root: Path | None = None) -> list[Problem]:
@@ -24,7 +26,27 @@ def check_dataset(reference: str | Path, data_root: Path | None = None) -> list[
     if dataset is not None and dataset.catalog is not None:
         for feature in dataset.catalog.features.values():
             _check_feature(feature, problems)
+    if dataset is not None:
+        if (known := dataset.catalog or dataset.interactions) is not None:
+            _check_forms("item", known.items, folder, problems)
+        if dataset.interactions is not None:
+            _check_forms("user", dataset.interactions.users, folder, problems)
     return problems.found
+
+
+def _check_forms(what: str, ids: Vocabulary, folder: Path, problems: Problems) -> None:
+    """Ids that look the same: one has a letter with its accent, another the two side by side."""
+    first: dict[str, str] = {}
+    for each in (each for each in ids.ids if not each.isascii()):
+        twin = first.setdefault(unicodedata.normalize("NFC", each), each)
+        if twin != each:
+            problems.warning(
+                folder,
+                f"two {what}s are called {each!r}, in different Unicode forms ({twin!a} and "
+                f"{each!a})",
+                "they count as two; normalise the ids if they are one",
+            )
+            return
 
 
 def _check_feature(feature: Feature, problems: Problems) -> None:

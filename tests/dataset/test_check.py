@@ -210,3 +210,19 @@ def test_garbage_in_any_file_is_a_data_set_error_and_nothing_else(
         assert "\n" not in str(error)
     finally:
         path.write_bytes(whole)
+
+
+def test_ids_that_look_the_same_are_told_of(native_folder):
+    table = pq.read_table(native_folder / "items.parquet")
+    ids = pa.array(["caf\u00e9", "b", "cafe\u0301", "d"])
+    pq.write_table(table.set_column(0, "item_id", ids), native_folder / "items.parquet")
+    users = ["\u00fc", "\u00fc", "v", "v", "u\u0308", "w"]
+    items = ["caf\u00e9", "b", "caf\u00e9", "cafe\u0301", "b", "d"]
+    path = native_folder / "interactions.parquet"
+    table = pq.read_table(path).set_column(0, "user_id", pa.array(users))
+    pq.write_table(table.set_column(1, "item_id", pa.array(items)), path)
+    found = check_dataset(native_folder)
+    assert [problem.severity for problem in found] == ["warning", "warning"]
+    assert "two items are called" in found[0].what and r"'cafe\u0301'" in found[0].what
+    assert "two users are called" in found[1].what
+    assert len(load_dataset(native_folder).catalog.items) == 4
