@@ -240,7 +240,10 @@ def _settings(backbones: list[str], overrides: tuple[str, ...]) -> dict[str, Any
                 f"--set {pair}: names no compared backbone; write --set {backbones[0]}.NAME=VALUE"
             )
         own[backbone].append(rest)
-    return {name: read_settings(kind.Settings, tuple(own[name])) for name, kind in kinds.items()}
+    return {
+        name: read_settings(kind.Settings, tuple(own[name]), prefix=f"{name}.")
+        for name, kind in kinds.items()
+    }
 
 
 def _fixed(overrides: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

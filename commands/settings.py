@@ -20,9 +20,16 @@ class SettingsHelp(click.Command):
 
 
 def read_settings(
-    settings: Callable[..., Any], overrides: tuple[str, ...], base: dict[str, Any] | None = None
+    settings: Callable[..., Any],
+    overrides: tuple[str, ...],
+    base: dict[str, Any] | None = None,
+    prefix: str = "",
 ) -> Any:
-    """A settings object from a preset and `--set name=value` pairs, checked before data is read."""
+    """A settings object from a preset and `--set name=value` pairs, checked before data is read.
+
+    Args:
+        prefix: what stood before each name, for the messages.
+    """
     from dataclasses import fields
 
     from pydantic import ValidationError
@@ -32,29 +39,32 @@ def read_settings(
     for pair in overrides:
         name, separator, value = pair.partition("=")
         if not separator:
-            raise click.UsageError(f"--set {pair}: no value; write --set NAME=VALUE")
-        choose(name, known, "--set")
+            raise click.UsageError(
+                f"--set {prefix}{pair}: no value; write --set {prefix}NAME=VALUE"
+            )
+        choose(name, known, "--set", prefix)
         values[name] = value
     try:
         return settings(**values)
     except ValidationError as error:
-        raise click.UsageError(_validation_line(error)) from None
+        raise click.UsageError(_validation_line(error, prefix)) from None
 
 
-def choose(name: str, known: dict[str, Any], option: str) -> Any:
+def choose(name: str, known: dict[str, Any], option: str, prefix: str = "") -> Any:
     import difflib
 
     if name not in known:
         near = difflib.get_close_matches(name, known, cutoff=0.5) or sorted(known)
         remedy = f"choose {' or '.join(near)}" if near else "there is none to choose: leave it out"
-        raise click.UsageError(f"{option} {name}: unknown; {remedy}")
+        raise click.UsageError(f"{option} {prefix}{name}: unknown; {remedy}")
     return known[name]
 
 
-def _validation_line(error: "ValidationError") -> str:
+def _validation_line(error: "ValidationError", prefix: str) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"--set {name}={first['input']}: {first['msg'].lower()}; see --help for what it takes"
+    said, where = first["msg"].lower(), "pipeline train --help" if prefix else "--help"
+    return f"--set {prefix}{name}={first['input']}: {said}; see {where} for what it takes"
 
 
 def _settings_classes(command: str) -> list[tuple[str, Any, dict[str, Any]]]:

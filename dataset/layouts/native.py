@@ -123,7 +123,8 @@ def _made_split(whole: FilePart, n_users: int, problems: Problems) -> dict[str, 
     problems.warning(
         whole.file,
         "has no column split",
-        f"add it (train, valid, test); the last 20 % of each user, {when}, are taken as test",
+        f"add it (train, valid, test); the last 20 % of each user, {when}, are taken as test where "
+        "no other split is asked for",
     )
     pairs = whole.pairs
     numbered = Pairs(pairs.user, np.arange(len(pairs)), pairs.timestamp)

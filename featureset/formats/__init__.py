@@ -1,5 +1,5 @@
 """A feature set in the files of other tools, one file here a tool."""
 
-from sgfd.featureset.formats.export import FORMATS, export
+from sgfd.featureset.formats.export import FORMATS, export, refuse_guided_export
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "export", "refuse_guided_export"]

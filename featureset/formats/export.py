@@ -75,6 +75,7 @@ def export(
             "feature_set": features.manifest.name,
             "manifest_sha256": features.manifest_sha256,
             "modalities": rows.names,
+            "guided": features.manifest.interactions is not None,
         }
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
@@ -82,6 +83,27 @@ def export(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return files
+
+
+def refuse_guided_export(folder: Path) -> None:
+    """Refuse to read back what was exported from a set that interactions guided.
+
+    The other tool's files say nothing of them, so that `train` could not see a leak.
+
+    Raises:
+        FeatureSetError: the folder is such an export.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        guided = record["guided"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # another's folder, or an export that says nothing of it
+    if guided:
+        raise FeatureSetError(
+            folder,
+            "is an export of a feature set that interactions guided, and does not say by which",
+            f"use the set itself, {record['feature_set']}",
+        )
 
 
 def _check_target(target: Path, features: FeatureSet, overwrite: bool) -> None:

@@ -101,7 +101,7 @@ def find_preset(kind: type[Backbone], name: str) -> dict[str, Any]:
 
 def _nearest(name: str, known: dict[str, Any], what: str) -> Any:
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, cutoff=0.4) or sorted(known)
+        near = difflib.get_close_matches(name.lower(), known, cutoff=0.5) or sorted(known)
         choice = f"choose {' or '.join(near)}" if near else "it has none: leave it out"
         raise JobError(f"{what} {name!r}", "is unknown", choice)
     return known[name]

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from sgfd.featureset import FeatureSetError, load
-from sgfd.featureset.formats import FORMATS, export
+from sgfd.featureset import FeatureSetError, InteractionsUse, load
+from sgfd.featureset.formats import FORMATS, export, refuse_guided_export
 from sgfd.jobs import JobError, room_in
 
 LACKING = 7
@@ -343,3 +343,13 @@ def test_the_command_exports_and_refuses_in_one_line(pipeline, tmp_path):
     assert not (tmp_path / "other").exists()
     text = pipeline("features", "export", "--help").out
     assert all(kind in text for kind in FORMATS)
+
+
+def test_what_interactions_guided_is_not_read_back(opened, tmp_path):
+    refuse_guided_export(tmp_path)  # nobody's export
+    refuse_guided_export(exported(opened, "numpy"))
+    use = InteractionsUse(protocol="honest", split="given", split_seed=0, pairs=3, sha256="0" * 64)
+    opened.manifest = opened.manifest.model_copy(update={"interactions": use})
+    export(opened, tmp_path / "guided", "mmrec")
+    with pytest.raises(FeatureSetError, match="that interactions guided"):
+        refuse_guided_export(tmp_path / "guided")
