@@ -12,7 +12,6 @@ backbones, features or seeds adds to what there is.
 """
 
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -25,11 +24,12 @@ from typing import Any
 import torch
 
 from sgfd.dataset import Dataset, Protocol, Split
-from sgfd.featureset import FeatureSet, write_file
+from sgfd.featureset import FeatureSet
 from sgfd.jobs import JobError, locked, progress, use_threads
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.comparison.estimate import Estimate
+from sgfd.recommenders.comparison.identity import remember, unchanged
 from sgfd.recommenders.comparison.processes import Task, run_processes
 from sgfd.recommenders.comparison.results import (
     NO_FEATURES,
@@ -56,7 +56,6 @@ from sgfd.recommenders.run_folder import load_run
 logger = logging.getLogger("sgfd")
 
 FORMAT = 1
-IDENTITY = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -434,64 +433,6 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
         record.get("tuning"),
         refit_seconds=refit.get("seconds", {}).get("train", 0.0),
     )
-
-
-def remember(identity: dict[str, Any], folder: Path) -> None:
-    """Write what is compared, or hold it against what was compared here before.
-
-    Raises:
-        JobError: something changed; nothing is written.
-    """
-    known = unchanged(identity, folder)
-    write_file(folder / IDENTITY, (json.dumps(known, indent=2) + "\n").encode())
-
-
-def unchanged(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What is compared in a folder, now and before.
-
-    More backbones and feature sets may come; those that are there must be what they were. Settings
-    may change while nothing was made with them.
-
-    Raises:
-        JobError: something changed, named in the message; the file can't be read.
-    """
-    identity = json.loads(json.dumps(identity))
-    path = folder / IDENTITY
-    if not path.exists():
-        return identity
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [
-            key
-            for key in ("format", "dataset", "catalogue", "options")
-            if before.get(key, identity[key]) != identity[key]
-        ]
-        for kind in ("features", "settings"):
-            both = before[kind].keys() & identity[kind].keys()
-            changed += [
-                f"{kind} of {name}"
-                for name in sorted(both)
-                if before[kind][name] != identity[kind][name]
-                and (kind == "features" or _has_results(name, folder))
-            ]
-            identity[kind] = before[kind] | identity[kind]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise JobError(
-            path, f"can't be read ({type(error).__name__})", "delete the comparison's folder"
-        ) from None
-    if changed:
-        raise JobError(
-            folder,
-            f"its cells were made with other inputs ({', '.join(changed)})",
-            "choose another --name, or delete the folder to make all of it again",
-        )
-    return identity
-
-
-def _has_results(backbone: str, folder: Path) -> bool:
-    """Whether a backbone has a run or a search in a comparison."""
-    runs = (folder / "runs").glob(f"*-{backbone}-*/run.json")
-    return any(runs) or any((folder / "tunings").glob(f"{backbone}-*"))
 
 
 def machine() -> str:
