@@ -119,12 +119,12 @@ def distill(
     start = time.perf_counter()
     method, known_method, settings = method_and_settings(method, settings)
     check_name(target)
+    _check_extras(compress, neighbours)
+    _check_lines(licence=licence, contact=contact)
     if not dataset.name.isprintable():
         raise DistillError(
             f"dataset {dataset.name!r}", "has a control sign in its name", "rename its folder"
         )
-    _check_extras(compress, neighbours)
-    _check_lines(licence=licence, contact=contact)
     catalog = usable_catalog(dataset, method, known_method)
     _check_compressed_names(catalog, compress)
     pairs, use = None, None
