@@ -157,8 +157,8 @@ def compare(
     usual = grid.dataset.name if split == "given" else f"{grid.dataset.name}-{split}"
     folder = comparisons_root / plain_name(name or usual, "--name")
     held_against = comparison.baseline_of(grid, baseline)
-    # Never more at a time than there are cores, whatever is asked.
-    at_a_time = min(jobs or use_threads(threads), use_threads(None))
+    cores, shared = use_threads(None), use_threads(threads)
+    at_a_time = min(jobs or shared, cores)
     if plan:
         todo = comparison.plan(grid, folder, at_a_time)
         present(todo, as_json, lambda: _print_plan(todo))

@@ -191,8 +191,9 @@ def _inputs_of(kind: type[Backbone]) -> list[Inputs]:
 def _one_modality(kind: type[Backbone]) -> list[Inputs]:
     """The planted inputs with the first of their modalities alone, where features are used."""
     inputs, _ = _planted()
-    first = dict([next(iter(inputs.features.items()))])
-    return [replace(inputs, features=first)] if kind.uses_features else []
+    name = next(iter(inputs.features))
+    one = replace(inputs, features={name: inputs.features[name]})
+    return [one] if kind.uses_features else []
 
 
 def _build(kind: type[Backbone], inputs: Inputs, seed: int = 0, **changes: Any) -> Backbone:

@@ -183,10 +183,11 @@ def _divergence(
     best = ""
     if state.best_epoch and isinstance(work, WorkFolder):
         best = f"; the best weights, of epoch {state.best_epoch}, are kept as best.* in {work.path}"
-    what = f"the {state.diverged} are" if state.diverged in AFTER_A_STEP else "the loss is"
-    which = "" if state.diverged in AFTER_A_STEP else f" ({state.diverged})"
+    what = f"the loss is no longer finite ({state.diverged})"
+    if state.diverged in AFTER_A_STEP:
+        what = f"the {state.diverged} are no longer finite"
     return DivergenceError(
         f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"epoch {state.epoch}",
-        f"{what} no longer finite{which}",
+        what,
         f"lower {lower}{best}",
     )

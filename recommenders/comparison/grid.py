@@ -17,6 +17,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,9 @@ class Grid:
             for features in guided:
                 what_features_saw(features, self.dataset.interactions, sets, trust)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Of the interactions."""
+        """Of the interactions; every cell asks for it."""
         assert self.dataset.interactions is not None
         return self.dataset.interactions.fingerprint()
 
@@ -417,9 +418,8 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
     except JobError as error:
         raise JobError(place, error.what, again) from None
     features, used = grid.features[cell.features], record["features"]
-    if record["dataset"]["fingerprint"] != grid.fingerprint or (
-        features and features.manifest_sha256 != used["manifest_sha256"]
-    ):
+    wanted = (grid.fingerprint, features and features.manifest_sha256)
+    if wanted != (record["dataset"]["fingerprint"], used and used["manifest_sha256"]):
         raise JobError(place, "was trained on other inputs than this comparison's", again)
     refit = record.get("refit", {})
     return CellResult(
