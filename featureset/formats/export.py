@@ -95,14 +95,14 @@ def refuse_guided_export(folder: Path) -> None:
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        guided = record["guided"]
+        name = record["feature_set"] if record["guided"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return  # another's folder, or an export that says nothing of it
-    if guided:
+    if name is not None:
         raise FeatureSetError(
             folder,
             "is an export of a feature set that interactions guided, and does not say by which",
-            f"use the set itself, {record['feature_set']}",
+            f"use the set itself, {name}",
         )
 
 
