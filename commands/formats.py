@@ -86,9 +86,7 @@ def import_(
     target = result_path(out, artifacts_root, "--out")
     from sgfd.dataset import read_layout
     from sgfd.distill import distill
-    from sgfd.featureset.formats import refuse_guided_export
 
-    refuse_guided_export(folder)
     loaded = read_layout(folder, kind)
     for problem in loaded.warnings:
         click.echo(f"warning: {problem_line(problem)}", err=True)

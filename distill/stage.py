@@ -47,6 +47,7 @@ from sgfd.featureset import (
     nearest,
     now,
 )
+from sgfd.featureset.formats import refuse_guided_export
 from sgfd.jobs import (
     WorkFolder,
     keep_freed_memory,
@@ -111,7 +112,8 @@ def distill(
     Raises:
         DistillError: there is no such method or encoding, the licence or contact is no line, the
             data set lacks what it needs (features, labels, interactions), or training diverged.
-        FeatureSetError: an encoding can't hold the features.
+        FeatureSetError: an encoding can't hold the features; the data set was exported from a
+            feature set that interactions guided.
         JobError: the target exists, or another process is making it.
         DatasetError: a feature file is broken, or the interactions can't be divided so.
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
@@ -125,6 +127,8 @@ def distill(
         raise DistillError(
             f"dataset {dataset.name!r}", "has a control sign in its name", "rename its folder"
         )
+    if dataset.path is not None:
+        refuse_guided_export(dataset.path)
     catalog = usable_catalog(dataset, method, known_method)
     _check_compressed_names(catalog, compress)
     pairs, use = None, None
