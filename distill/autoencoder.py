@@ -75,7 +75,7 @@ class Autoencoder(ItemNetworks):
         """By modality, the sum over items of 1/D ||x'_i - x_i||^2 and their number, (M, 2)."""
         sums = self._errors(batch).values()
         return torch.stack(
-            [torch.stack([error, error.new_tensor(n)]) for error, n in sums]
+            [torch.stack([error, error.new_full((), n)]) for error, n in sums]
         ).double()
 
     def _errors(self, batch: ItemBatch) -> dict[str, tuple[Tensor, int]]:

@@ -18,6 +18,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def use_device(name: str) -> torch.device:
     """The device called `name`: `cpu`, `cuda`, or `auto` for the GPU where there is one.
 
+    On a GPU, too, a seed is to give one result: torch is told to add in one order, which is
+    slower, and warns where it can't.
+
     Raises:
         JobError: `cuda` is asked for and this machine has none.
     """
@@ -25,6 +28,9 @@ def use_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise JobError("--device cuda", "no CUDA device is available", "use --device cpu or auto")
+    if name == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+        torch.use_deterministic_algorithms(True, warn_only=True)
     return torch.device(name)
 
 

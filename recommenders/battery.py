@@ -4,7 +4,7 @@
 
     @pytest.mark.parametrize("check", BATTERY)
     def test_my_backbone(check):
-        check(MyBackbone)
+        check(MyBackbone)  # or check(MyBackbone, "cuda")
 
 Each check raises an AssertionError that says what is wrong. The data are made up: groups of users
 who interact with the items of their group alone, so that a model that learns anything finds the
@@ -33,22 +33,24 @@ from sgfd.recommenders.ranking import rank_by_model
 from sgfd.recommenders.sampling import EpochBatches
 from sgfd.recommenders.training import TrainingState, fit
 
+Device = torch.device | str
 GROUPS, USERS, ITEMS, SEEN = 4, 25, 12, 8  # of each group; SEEN of its items train, the rest test
+CPU = torch.device("cpu")
 QUICK = {"learning_rate": 0.005, "batch_size": 128, "epochs": 60, "patience": 60}
 
 
-def losses_are_finite_scalars(kind: type[Backbone]) -> None:
+def losses_are_finite_scalars(kind: type[Backbone], device: Device = CPU) -> None:
     """Every part of the loss is one finite number."""
-    for inputs in _inputs_of(kind):
+    for inputs in _inputs_of(kind, device):
         model = _build(kind, inputs)
         for name, part in _loss(model, inputs).items():
             assert part.dim() == 0, f"{name} is no scalar but has shape {tuple(part.shape)}"
             assert torch.isfinite(part), f"{name} is {part}"
 
 
-def gradients_reach_every_parameter(kind: type[Backbone]) -> None:
+def gradients_reach_every_parameter(kind: type[Backbone], device: Device = CPU) -> None:
     """No parameter is left out of the training; some step moves each of them."""
-    for inputs in (*_inputs_of(kind), *_one_modality(kind)) if kind.trained else ():
+    for inputs in (*_inputs_of(kind, device), *_one_modality(kind, device)) if kind.trained else ():
         model = _build(kind, inputs).train()
         reached = {name: 0.0 for name, _ in model.named_parameters()}
         for step in range(3):
@@ -62,9 +64,9 @@ def gradients_reach_every_parameter(kind: type[Backbone]) -> None:
         assert not idle, f"no gradient reaches {', '.join(idle)}"
 
 
-def training_finds_what_is_planted(kind: type[Backbone]) -> None:
+def training_finds_what_is_planted(kind: type[Backbone], device: Device = CPU) -> None:
     """Recall@4 of the held-out items reaches 0.8, where chance gives 0.1; the loss falls."""
-    for inputs in _inputs_of(kind):
+    for inputs in _inputs_of(kind, device):
         model, state = _train(kind, inputs, partial(_recall, inputs))
         recall = _recall(inputs, model)
         assert recall >= 0.8, f"recall@4 is {recall:.2f} {'with' if inputs.features else 'without'}"
@@ -73,17 +75,17 @@ def training_finds_what_is_planted(kind: type[Backbone]) -> None:
             assert min(losses) < 0.95 * losses[0], f"the loss does not fall: {losses}"
 
 
-def one_seed_gives_one_result(kind: type[Backbone]) -> None:
+def one_seed_gives_one_result(kind: type[Backbone], device: Device = CPU) -> None:
     """Two trainings with a seed are equal to the last bit."""
-    inputs = _inputs_of(kind)[0]
+    inputs = _inputs_of(kind, device)[0]
     one, same = (_train(kind, inputs, epochs=2)[0].state_dict() for _ in range(2))
     for name, value in one.items():
         assert torch.equal(value, same[name]), f"{name} differs between two trainings"
 
 
-def a_stored_model_ranks_the_same(kind: type[Backbone]) -> None:
+def a_stored_model_ranks_the_same(kind: type[Backbone], device: Device = CPU) -> None:
     """Built again from inputs and settings, with the weights put back, it gives the same lists."""
-    for inputs in _inputs_of(kind):
+    for inputs in _inputs_of(kind, device):
         model, _ = _train(kind, inputs, epochs=2)
         torch.manual_seed(99)  # what is drawn while it is built must not matter
         again = _build(kind, inputs, seed=99)
@@ -94,21 +96,21 @@ def a_stored_model_ranks_the_same(kind: type[Backbone]) -> None:
         assert np.array_equal(lists, stored), "the lists differ"
 
 
-def lists_are_those_of_brute_force(kind: type[Backbone]) -> None:
+def lists_are_those_of_brute_force(kind: type[Backbone], device: Device = CPU) -> None:
     """The best unseen items are those of the whole table of scores; rescoring agrees."""
-    for inputs in _inputs_of(kind):
+    for inputs in _inputs_of(kind, device):
         model, _ = _train(kind, inputs, epochs=2)
         scores = _all_scores(model, inputs)
         assert torch.isfinite(scores).all(), "a score is not finite"
         everybody = np.arange(inputs.n_users)
         _, found = rank_by_model(model)(everybody, 5, inputs.seen)
         seen = torch.zeros_like(scores, dtype=torch.bool)
-        seen[inputs.users, inputs.items] = True
+        seen[inputs.users.cpu(), inputs.items.cpu()] = True
         best = scores.masked_fill(seen, -torch.inf).topk(5, dim=1).values.numpy()
         np.testing.assert_allclose(found, best, rtol=1e-4, atol=1e-4)
 
 
-def odd_shapes_are_handled(kind: type[Backbone]) -> None:
+def odd_shapes_are_handled(kind: type[Backbone], device: Device = CPU) -> None:
     """One user, one item more than he has; users and items without interactions; no modality."""
     for n_users, n_items, user, item in (
         (1, 2, [0], [0]),
@@ -123,7 +125,7 @@ def odd_shapes_are_handled(kind: type[Backbone]) -> None:
             "image": ModalityFeatures(values * some[:, None], some),
             "text": ModalityFeatures(torch.zeros(n_items, 2), lacking),
         }
-        inputs = make_inputs(seen, features if kind.uses_features else {}, torch.device("cpu"))
+        inputs = make_inputs(seen, features if kind.uses_features else {}, torch.device(device))
         model, _ = _train(kind, inputs, epochs=2)
         scores = _all_scores(model, inputs)
         assert torch.isfinite(scores).all(), f"{n_users} users, {n_items} items: {scores}"
@@ -131,7 +133,7 @@ def odd_shapes_are_handled(kind: type[Backbone]) -> None:
         assert lists.shape == (n_users, 3)
 
 
-def ranges_hold_the_defaults(kind: type[Backbone]) -> None:
+def ranges_hold_the_defaults(kind: type[Backbone], device: Device = CPU) -> None:
     """What `tune` searches starts inside its range, whose ends the settings accept."""
     for name, where in kind.ranges().items():
         default = getattr(kind.Settings(), name)
@@ -140,7 +142,7 @@ def ranges_hold_the_defaults(kind: type[Backbone]) -> None:
             kind.Settings(**{name: end})  # type: ignore[arg-type]
 
 
-BATTERY: tuple[Callable[[type[Backbone]], None], ...] = (
+BATTERY: tuple[Callable[..., None], ...] = (
     losses_are_finite_scalars,
     gradients_reach_every_parameter,
     training_finds_what_is_planted,
@@ -152,7 +154,7 @@ BATTERY: tuple[Callable[[type[Backbone]], None], ...] = (
 )
 
 
-def _planted() -> tuple[Inputs, ItemSets]:
+def _planted(device: Device = CPU) -> tuple[Inputs, ItemSets]:
     """Training inputs with two modalities that tell the groups, and the held-out items."""
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(GROUPS), USERS)
@@ -176,21 +178,21 @@ def _planted() -> tuple[Inputs, ItemSets]:
             (told @ torch.randn(GROUPS, 6, generator=generator)) * present[:, None], present
         ),
     }
-    inputs = make_inputs(sets(own[:, :SEEN]), features, torch.device("cpu"))
+    inputs = make_inputs(sets(own[:, :SEEN]), features, torch.device(device))
     return inputs, sets(own[:, SEEN:])
 
 
-def _inputs_of(kind: type[Backbone]) -> list[Inputs]:
+def _inputs_of(kind: type[Backbone], device: Device) -> list[Inputs]:
     """The planted inputs, with features where the backbone uses them and without where it can."""
-    inputs, _ = _planted()
+    inputs, _ = _planted(device)
     with_features = [inputs] if kind.uses_features else []
     without = [] if kind.needs_features else [replace(inputs, features={})]
     return with_features + without
 
 
-def _one_modality(kind: type[Backbone]) -> list[Inputs]:
+def _one_modality(kind: type[Backbone], device: Device) -> list[Inputs]:
     """The planted inputs with the first of their modalities alone, where features are used."""
-    inputs, _ = _planted()
+    inputs, _ = _planted(device)
     name = next(iter(inputs.features))
     one = replace(inputs, features={name: inputs.features[name]})
     return [one] if kind.uses_features else []
@@ -200,7 +202,7 @@ def _build(kind: type[Backbone], inputs: Inputs, seed: int = 0, **changes: Any) 
     known = {field.name for field in fields(kind.Settings)}
     seed_everything(seed)
     settings = {name: value for name, value in (QUICK | changes).items() if name in known}
-    return kind(inputs, kind.Settings(**settings))
+    return kind(inputs, kind.Settings(**settings)).to(inputs.device)
 
 
 def _loss(model: Backbone, inputs: Inputs, epoch: int = 0) -> dict[str, Tensor]:
@@ -234,15 +236,16 @@ def _recall(inputs: Inputs, model: Backbone) -> float:
 
 
 def _all_scores(model: Backbone, inputs: Inputs) -> Tensor:
-    """The whole table of scores (U, I): fine here, where it is tiny."""
-    users, items = torch.arange(inputs.n_users), torch.arange(inputs.n_items)
+    """The whole table of scores (U, I), on the host: fine here, where it is tiny."""
+    users = torch.arange(inputs.n_users, device=inputs.device)
+    items = torch.arange(inputs.n_items, device=inputs.device)
     with torch.inference_mode():
         if model.rescores():
             table = model.rescore(users, items)
             pairs = model.rescore(users, items.expand(len(users), -1))
             torch.testing.assert_close(table, pairs, rtol=1e-4, atol=1e-5)
-            return table
-        user, item = model.embeddings()
+            return table.cpu()
+        user, item = (vectors.cpu() for vectors in model.embeddings())
         if model.similarity == "l2":
             return -torch.cdist(user, item).square()
         return functional.linear(user, item)

@@ -83,9 +83,10 @@ class EASE(Backbone):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """A low-rank form of the scores, A U S^1/2 (U, q) and V S^1/2 (I, q), B ~ U S V'; for
         neighbours."""
-        with torch.random.fork_rng():
+        weights = self.weights
+        with torch.random.fork_rng([weights.device] if weights.is_cuda else []):
             torch.manual_seed(0)
-            left, sizes, right = torch.svd_lowrank(self.weights, min(64, len(self.weights)))
+            left, sizes, right = torch.svd_lowrank(weights, min(64, len(weights)))
         everybody = torch.arange(self.inputs.n_users, device=self.weights.device)
         return self._sums(everybody, left * sizes.sqrt()), right * sizes.sqrt()
 

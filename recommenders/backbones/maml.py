@@ -103,6 +103,7 @@ class MAML(Backbone):
         if not settings.train_attention:
             self.inward.requires_grad_(False)
             self.outward.requires_grad_(False)
+        self.to(inputs.device)  # where the features are that items start at
         with torch.no_grad():
             if self.projection is not None:
                 self.projection.eval()
