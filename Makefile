@@ -15,7 +15,7 @@ AT_ONCE := --numprocesses auto --maxprocesses 8 --dist worksteal
 	@touch $@
 
 # A strict editable install links each file: a new, moved or deleted one needs linking again.
-.venv/.links: .venv/.dependencies $(shell find $(FOLDERS) -type d -not -name __pycache__)
+.venv/.links: .venv/.dependencies $(wildcard *.py) $(shell find $(FOLDERS) -type d -not -name __pycache__)
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --editable . --config-settings editable_mode=strict
 	@touch $@
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -24,12 +25,18 @@ for command in (data, distill, features, train, evaluate, recommend, similar, tu
     cli.add_command(command)
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Standard error as it is at that moment: where bars are drawn, they have put in its place
+    what writes above them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.setStream(sys.stderr)
+        super().emit(record)
+
+
 def main() -> None:
     """Entry point: one line on standard error and exit code 2 for whatever a user can mend."""
-    # OpenMP's threads spin while they wait. Beside another busy process that makes a step 20 times
-    # as long; not to spin at all doubles it on a quiet machine. So they spin a little.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("sgfd").setLevel(logging.INFO)
     try:
         # As click's own main, which would print an empty line before an interrupt reaches us.

@@ -12,7 +12,14 @@ from sgfd.dataset.check import check_dataset
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.load import Dataset, find_dataset, list_datasets, load_dataset, read_layout
-from sgfd.dataset.parts import Parts, Protocol, Split, divide, pairs_fingerprint
+from sgfd.dataset.parts import (
+    Parts,
+    Protocol,
+    Split,
+    check_division,
+    divide,
+    pairs_fingerprint,
+)
 from sgfd.dataset.problems import Problem
 from sgfd.dataset.sample import make_sample
 from sgfd.dataset.splits import (
@@ -38,6 +45,7 @@ __all__ = [
     "Split",
     "Vocabulary",
     "check_dataset",
+    "check_division",
     "cold_items_split",
     "divide",
     "find_dataset",

@@ -30,6 +30,13 @@ class Dataset:
     interactions: Interactions | None
     warnings: tuple[Problem, ...] = ()
 
+    def __repr__(self) -> str:
+        """A line: its arrays would fill pages."""
+        parts = [f"{self.catalog.n_items:,} items"] if self.catalog else []
+        if self.interactions is not None:
+            parts.append(f"{self.interactions.n_users:,} users")
+        return f"<Dataset {self.name}: {', '.join(parts)}>"
+
 
 def load_dataset(reference: str | Path, data_root: Path | None = None) -> Dataset:
     """Load a data set by its name under the data root, by its folder, or the made-up `sample`.

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -52,9 +52,10 @@ def divide(
     - `leave-one-out`: each user's last interaction is test, the one before valid.
 
     Raises:
-        DatasetError: the split needs timestamps that are not there; it makes no sense under the
-            protocol.
+        DatasetError: split or protocol is unknown; the split needs timestamps that are not
+            there, or makes no sense under the protocol.
     """
+    check_division(protocol, split)
     nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
     if split == "given":
         train, valid, test = interactions.train, interactions.valid, interactions.test
@@ -81,6 +82,20 @@ def divide(
             "add a column timestamp (native layout), or choose another split",
         )
     return Parts(*temporal_split(whole))
+
+
+def check_division(protocol: str, split: str) -> None:
+    """Whether there is such a protocol and such a split.
+
+    Raises:
+        DatasetError: there is not.
+    """
+    for option, value, known in (
+        ("protocol", protocol, get_args(Protocol)),
+        ("split", split, get_args(Split)),
+    ):
+        if value not in known:
+            raise DatasetError(f"{option} {value!r}", "is unknown", f"choose {' or '.join(known)}")
 
 
 def pairs_fingerprint(pairs: Pairs) -> str:

@@ -14,6 +14,7 @@ distill.export_onnx(features, Path("office-onnx"))
 
 from typing import TYPE_CHECKING
 
+import sgfd.openmp  # noqa: F401 (before torch)
 from sgfd.distill.methods import DEFAULT_METHOD, METHODS, Method
 from sgfd.distill.settings import (
     PRESETS,

@@ -88,7 +88,8 @@ class CLCRec(Trainable):
         encoded, at = self.encoder(batch.rows), batch.positive
         by_content = torch.rand(len(item), 1).to(item.device) < settings.content_share
         hybrid = torch.where(by_content, encoded, item)
-        unit_content = functional.normalize(encoded[at], dim=1)
+        # `encoded[at]` would add the gradients of an item's rows in an order that threads decide.
+        unit_content = functional.normalize(encoded.index_select(0, at), dim=1)
         nearness = {
             "user_item": user @ hybrid.T,
             "content_embedding": unit_content @ functional.normalize(item, dim=1).T,
@@ -99,7 +100,7 @@ class CLCRec(Trainable):
             )
             for name, scores in nearness.items()
         }
-        penalty = (user.square().sum() + item[at].square().sum()) / len(user)
+        penalty = (user.square().sum() + item.index_select(0, at).square().sum()) / len(user)
         return {
             "user_item": (1 - settings.alignment_weight) * parts["user_item"],
             "content_embedding": settings.alignment_weight * parts["content_embedding"],

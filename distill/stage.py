@@ -18,6 +18,7 @@ from sgfd.dataset import (
     Protocol,
     Split,
     Vocabulary,
+    check_division,
     divide,
     pairs_fingerprint,
 )
@@ -119,6 +120,8 @@ def distill(
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
+    target = Path(target)
+    check_division(protocol, split)
     method, known_method, settings = method_and_settings(method, settings)
     check_name(target)
     _check_extras(compress, neighbours)

@@ -14,6 +14,7 @@ from sgfd.featureset.errors import FeatureSetError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+MOST_ATTEMPTS = 100  # to lock a folder that others make and remove meanwhile
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -102,11 +103,15 @@ def lock_folder(folder: Path) -> int | None:
     Raises:
         OSError: the folder can't be written.
     """
+    attempts = 0
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = try_lock(folder / "lock")
         except FileNotFoundError:
+            attempts += 1
+            if attempts == MOST_ATTEMPTS:
+                raise  # it can't be made at all
             continue  # its holder removed the folder between our two calls
         if lock is None or _is_at(lock, folder / "lock"):
             return lock

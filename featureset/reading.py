@@ -86,6 +86,10 @@ class FeatureSet:
         tensors = self._encoding_tensors()
         self.modalities = {m.name: self._open(m, tensors) for m in self.manifest.modalities}
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {rows.shape[1]}-d" for name, rows in self.modalities.items())
+        return f"<FeatureSet {self.label}: {self.n_items:,} items, {shapes}>"
+
     @property
     def n_items(self) -> int:
         return self.manifest.dataset.n_items

@@ -1,5 +1,6 @@
 """What a long computation needs: a device, a work folder, checkpoints, progress, Ctrl-C."""
 
+import sgfd.openmp  # noqa: F401 (before torch)
 from sgfd.jobs.checkpoint import Checkpoint, pack, subset, unpack
 from sgfd.jobs.device import (
     keep_freed_memory,
@@ -11,7 +12,7 @@ from sgfd.jobs.device import (
 from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
-from sgfd.jobs.progress import progress
+from sgfd.jobs.progress import hide_progress, progress
 from sgfd.jobs.workfolder import WorkFolder, locked, refuse_existing
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "JobError",
     "WorkFolder",
     "deferred_interrupt",
+    "hide_progress",
     "keep_freed_memory",
     "locked",
     "pack",

@@ -22,8 +22,10 @@ def use_device(name: str) -> torch.device:
     slower, and warns where it can't.
 
     Raises:
-        JobError: `cuda` is asked for and this machine has none.
+        JobError: there is no such device, or `cuda` is asked for and this machine has none.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise JobError(f"device {name!r}", "is unknown", "choose auto, cpu or cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -35,8 +37,15 @@ def use_device(name: str) -> torch.device:
 
 
 def use_threads(threads: int | None) -> int:
-    """Give torch and FAISS the same number of threads (default: the cores we may use)."""
+    """Give torch and FAISS the same number of threads (default: the cores we may use).
+
+    Raises:
+        JobError: it is less than one.
+    """
     import faiss
+
+    if threads is not None and threads < 1:
+        raise JobError(f"threads {threads}", "is too few", "give 1 or more")
 
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)

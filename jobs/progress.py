@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 Advance = Callable[..., None]
 
 _shown: "Progress | None" = None  # the bars at hand; those of inner work stand below the outer one
+_hidden = False  # whether another process draws on this terminal
+
+
+def hide_progress() -> None:
+    """No bars from now on."""
+    global _hidden
+    _hidden = True
 
 
 @contextmanager
@@ -20,7 +27,7 @@ def progress(total: int, label: str) -> Iterator[Advance]:
     Where standard error is no terminal, nothing is drawn and rich is never imported.
     """
     global _shown
-    if not sys.stderr.isatty():
+    if _hidden or not sys.stderr.isatty():
         yield lambda steps=1, **figures: None
         return
     from rich.console import Console

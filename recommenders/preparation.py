@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sgfd.dataset import Dataset, Feature, Protocol, Split
+from sgfd.dataset import Dataset, Feature, Protocol, Split, check_division
 from sgfd.featureset import FeatureSet
 from sgfd.jobs import JobError, keep_freed_memory, use_device, use_threads
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
@@ -84,13 +84,15 @@ def prepare(
         JobError, DatasetError, FeatureSetError: an input is wrong.
     """
     kind = find_backbone(backbone)
-    for option, value, known in (
-        ("protocol", protocol, get_args(Protocol)),
-        ("split", split, get_args(Split)),
-        ("feature_scale", feature_scale, get_args(FeatureScale)),
-    ):
-        if value not in known:
-            raise JobError(f"{option} {value!r}", "is unknown", f"choose {' or '.join(known)}")
+    check_division(protocol, split)
+    if feature_scale not in get_args(FeatureScale):
+        raise JobError(
+            f"feature_scale {feature_scale!r}",
+            "is unknown",
+            f"choose {' or '.join(get_args(FeatureScale))}",
+        )
+    if not 0 <= min_coverage <= 1:
+        raise JobError(f"min_coverage {min_coverage}", "is no share", "give one from 0 to 1")
     interactions = dataset.interactions
     if interactions is None:
         raise JobError(

@@ -68,7 +68,7 @@ def train(
             epochs, and judge that on test as well: the run in the folder `refit` of this one.
         tuning: what the record says of a search that chose the settings.
         name: of the run folder under `runs_root`; made from the inputs where None.
-        overwrite: replace a finished run of the same given name.
+        overwrite: replace a finished run of the same name, given or made.
 
     Raises:
         JobError, DatasetError, FeatureSetError: an input is wrong; nothing is written.
@@ -103,7 +103,7 @@ def train(
             f"{type(settings).__name__} are not of {backbone}",
             f"give {prepared.kind.Settings.__name__}",
         )
-    target = _target(Path(runs_root), name, prepared.record(settings, seed))
+    target = _target(Path(runs_root), name, overwrite, prepared.record(settings, seed))
     return make_run(prepared, settings, seed, target, overwrite, refit=refit, tuning=tuning)
 
 
@@ -196,16 +196,25 @@ def _refit(
     return said
 
 
-def _target(runs_root: Path, name: str | None, record: dict[str, Any]) -> Path:
-    """The run's folder: the given name, or one of its inputs that no finished run has."""
+def _target(runs_root: Path, name: str | None, overwrite: bool, record: dict[str, Any]) -> Path:
+    """The run's folder: the given name, or one of its inputs that no finished run has, if none is
+    to be overwritten.
+
+    Raises:
+        JobError: the name is none of a folder in `runs_root`.
+    """
     if name is not None:
+        if name != Path(name).name or name.startswith(".") or not name.isprintable():
+            raise JobError(
+                f"name {name!r}", "is no plain folder name", "leave out / and leading dots"
+            )
         return runs_root / name
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
     features = record["features"]["name"] if record["features"] else "no-features"
     parts = (record["dataset"]["name"], record["backbone"], features, f"seed{record['seed']}")
     base, number = "-".join((*parts, digest)), 1
     target = runs_root / base
-    while target.exists():
+    while target.exists() and not overwrite:
         number += 1
         target = runs_root / f"{base}-{number}"
     return target

@@ -77,6 +77,12 @@ class Run:
     split: SplitSets
     names: Names
 
+    def __repr__(self) -> str:
+        """A line: its arrays would fill pages."""
+        recall = self.metrics["test"].get("recall@20")
+        reached = "" if recall is None else f", recall@20 {recall:.4f} on test"
+        return f"<Run {self.folder}: {self.record['backbone']}{reached}>"
+
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
         metrics: dict[str, dict[str, float]] = self.record["metrics"]

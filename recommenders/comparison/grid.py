@@ -93,9 +93,8 @@ class Grid:
             raise JobError(where, "has no interactions", "add some: stage two trains on them")
         if not self.cells():
             why = "".join(f"; {each.what} {each.why}" for each in self.unanswered())
-            raise JobError(
-                where, f"there is nothing to compare{why}", "name backbones and features"
-            )
+            remedy = "name other backbones or features" if why else "name backbones and features"
+            raise JobError(where, f"there is nothing to compare{why}", remedy)
         if self.refit and "honest" not in self.protocols:
             raise JobError(
                 "--refit",

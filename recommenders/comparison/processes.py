@@ -16,7 +16,7 @@ from typing import Any
 
 from sgfd import featureset
 from sgfd.dataset import load_dataset
-from sgfd.jobs import JobError, deferred_interrupt
+from sgfd.jobs import JobError, deferred_interrupt, hide_progress
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.comparison.tuned import search_one
 from sgfd.recommenders.run import train
@@ -110,6 +110,7 @@ def _work(task: Task, send: Connection) -> None:
     os.setsid()  # Ctrl-C reaches the parent alone, which tells us to stop once
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     logging.getLogger("sgfd").setLevel(logging.ERROR)
+    hide_progress()
     try:
         dataset = load_dataset(task.reference, task.data_root)
         if dataset.interactions is None or dataset.interactions.fingerprint() != task.fingerprint:

@@ -69,6 +69,16 @@ def test_the_set_is_whole_and_says_what_it_saw(made_set):
     assert 1 <= made_set.quality["trained_epochs"] <= QUICK.epochs
 
 
+def test_threads_add_in_one_order(tmp_path):
+    settings = replace(QUICK, epochs=3, held_out_share=0)
+    one, same = (
+        distill(load_dataset("sample"), tmp_path / name, settings, method="clcrec", threads=4)
+        for name in ("one", "same")
+    )
+    rows = [(made.artifact / "fused.npy").read_bytes() for made in (one, same)]
+    assert rows[0] == rows[1]
+
+
 def test_negatives_are_drawn_items_that_the_user_did_not_have(monkeypatch, tmp_path):
     seen, read = [], InteractionReader.read
 

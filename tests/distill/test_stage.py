@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from sgfd.dataset import load_dataset
+from sgfd.dataset import DatasetError, load_dataset
 from sgfd.distill import DistillError, SGFDSettings, distill
 from sgfd.featureset import load, verify
 from sgfd.jobs import JobError
@@ -136,6 +136,13 @@ def test_a_folder_whose_name_no_set_can_have_is_refused_at_once(made, rng, quick
     with pytest.raises(DistillError, match="is no name of a feature set"):
         distill(dataset, tmp_path / name, quick, threads=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"split": "cold_items"}, {"protocol": "honset"}])
+@pytest.mark.parametrize("method", ["interaction-metric", "pca"])
+def test_a_division_that_there_is_not_is_refused(method, wrong, tmp_path):
+    with pytest.raises(DatasetError, match="is unknown; choose"):
+        distill(load_dataset("sample"), tmp_path / "set", method=method, **wrong)
 
 
 def test_an_existing_target_is_refused_and_replaced_on_demand(made, rng, quick, tmp_path):

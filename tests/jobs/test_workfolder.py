@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +31,12 @@ def test_an_existing_target_is_refused_before_any_work(tmp_path):
     with pytest.raises(JobError, match="exists already"), WorkFolder(tmp_path / "out", {}):
         pytest.fail("the work began")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_can_not_be_made_is_not_waited_for():
+    nowhere = Path("/proc/nope/out")  # where Linux says that the parent is missing, ever again
+    with pytest.raises(JobError, match="can't be written"), WorkFolder(nowhere, {}):
+        pytest.fail("the work began")
 
 
 def test_a_link_is_not_replaced_by_a_folder(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from sgfd.dataset import load_dataset
 from sgfd.jobs import JobError
-from sgfd.recommenders import load_run, recommend
+from sgfd.recommenders import load_run, recommend, train
 
 SAMPLE = load_dataset("sample")
 
@@ -47,6 +47,20 @@ def test_more_than_there_is_gives_all_that_is_unseen(sample_run):
 def test_whoever_can_enter_the_folder_can_read_its_files(sample_run):
     modes = {file.name: file.stat().st_mode & 0o444 for file in sample_run.folder.iterdir()}
     assert set(modes.values()) == {0o444}, modes
+
+
+def test_runs_without_a_name_pile_up_or_are_overwritten(tmp_path):
+    def run(**options):
+        return train(load_dataset("sample"), "popular", runs_root=tmp_path, **options).folder.name
+
+    first = run()
+    assert run() == f"{first}-2"
+    assert run(overwrite=True) == first
+
+
+def test_what_is_printed_of_it_is_a_line(sample_run):
+    assert repr(sample_run).startswith(f"<Run {sample_run.folder}: bm3, recall@20 0.")
+    assert repr(load_dataset("sample")) == "<Dataset sample: 300 items, 600 users>"
 
 
 def test_an_unknown_format_is_refused(copy):

@@ -33,11 +33,11 @@ def features(tmp_path_factory):
 def train(features, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
 
-    def run(name, split="given", features=features, dataset=SAMPLE, epochs=5, **options):
-        kind = find_backbone(name)
+    def run(backbone, split="given", features=features, dataset=SAMPLE, epochs=5, **options):
+        kind = find_backbone(backbone)
         settings = kind.Settings(epochs=epochs) if kind.trained else kind.Settings()
         return recommenders.train(
-            dataset, name, features, settings, split=split, runs_root=root, **options
+            dataset, backbone, features, settings, split=split, runs_root=root, **options
         )
 
     return run
@@ -167,8 +167,26 @@ def test_backbones_that_can_not_score_cold_items_are_refused(train):
         train("vbpr", "cold-items", features=None)
     with pytest.raises(DatasetError, match="have no timestamps"):
         train("bpr", "temporal")
-    with pytest.raises(JobError, match="split 'cold': is unknown; choose given or cold-items"):
+    with pytest.raises(DatasetError, match="split 'cold': is unknown; choose given or cold-items"):
         train("bpr", "cold")
+    with pytest.raises(DatasetError, match="protocol 'honset': is unknown; choose honest or paper"):
+        train("bpr", protocol="honset")
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [
+        ({"name": "../out"}, "is no plain folder name"),
+        ({"name": "/tmp/out"}, "is no plain folder name"),
+        ({"device": "gpu"}, "choose auto, cpu or cuda"),
+        ({"threads": -3}, "give 1 or more"),
+        ({"min_coverage": 5}, "give one from 0 to 1"),
+        ({"feature_scale": "units"}, "choose entry or unit or stored"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(option, what, train):
+    with pytest.raises(JobError, match=what):
+        train("popular", **option)
 
 
 def test_features_that_saw_what_is_held_out_are_refused(train, tmp_path):
