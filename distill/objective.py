@@ -4,6 +4,8 @@ Each is a module with a weight of its own in the objective; the student's vector
 several widths (nested dimensions), each by its leading columns alone.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,16 +30,20 @@ class Interaction(nn.Module):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, z: Tensor, history: Tensor, targets: Tensor) -> Tensor:
-        """Unit rows z (c, d) of the candidates; sparse or dense (b, c) of 0 and 1; a scalar.
+    def forward(self, widths: Sequence[Tensor], history: Tensor, targets: Tensor) -> Tensor:
+        """Unit rows z (c, d) of the candidates, at each width d; (b, c) of 0 and 1; the mean over
+        the widths, a scalar.
 
         Every user has a history and a target.
         """
-        profile = functional.normalize(history @ z, dim=1)
-        scores = (profile @ z.T / self.temperature).masked_fill(history > 0, -torch.inf)
-        probabilities = torch.log_softmax(scores, dim=1).masked_fill(targets == 0, 0)
-        of_user: Tensor = -probabilities.sum(dim=1) / targets.sum(dim=1)
-        return of_user.mean()
+        excluded, no_target, n_targets = history > 0, targets == 0, targets.sum(dim=1)
+        losses = []
+        for z in widths:
+            profile = functional.normalize(history @ z, dim=1)
+            scores = (profile @ z.T).div_(self.temperature).masked_fill_(excluded, -torch.inf)
+            probabilities = torch.log_softmax(scores, dim=1).masked_fill(no_target, 0)
+            losses.append((-probabilities.sum(dim=1) / n_targets).mean())
+        return torch.stack(losses).mean()
 
 
 class Structure(nn.Module):

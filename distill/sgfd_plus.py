@@ -8,6 +8,7 @@ interactions, to measure what new items get; the map that is kept is trained on 
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,13 +90,10 @@ class SGFDPlus(Trainable):
         y = self(functional.dropout(rows, settings.dropout, self.training))
         parts = {}
         if settings.interaction_weight:
-            losses = [
-                self.interaction(
-                    functional.normalize(y[:, :k], dim=1), batch.history, batch.targets
-                )
-                for k in self.columns
-            ]
-            parts["interaction"] = settings.interaction_weight * torch.stack(losses).mean()
+            nested = [functional.normalize(y[:, :k], dim=1) for k in self.columns]
+            parts["interaction"] = settings.interaction_weight * self.interaction(
+                nested, batch.history, batch.targets
+            )
         z = functional.normalize(y, dim=1)
         if settings.structure_weight:
             some = torch.randperm(len(z))[:STRUCTURE_ITEMS].to(z.device)
@@ -166,7 +164,15 @@ class Profiles:
             return dense.to(self.device)
 
         labels = self.labels[torch.from_numpy(items)].to(self.device)
-        return ProfileBatch(self.rows.read(items), labels, ones(in_history), ones(~in_history))
+        all_rows = self._all_rows if items is self.pairs.items else None
+        rows = self.rows.read(items) if all_rows is None else all_rows
+        return ProfileBatch(rows, labels, ones(in_history), ones(~in_history))
+
+    @cached_property
+    def _all_rows(self) -> Tensor | None:
+        """The rows of all items with interactions, where one block holds them."""
+        items = self.pairs.items
+        return self.rows.read(items) if len(items) <= self.rows.block_rows else None
 
     def _drawn(
         self, batch: Indices, random: np.random.Generator

@@ -143,7 +143,7 @@ class Contrast:
         if self.baseline_mean > 0:
             relative = f" ({difference.mean / self.baseline_mean:+.1%})"
         text = (
-            f"{opening}: {self.metric} {difference.mean:+.4f}{relative}, 95 % interval "
+            f"{opening}: {self.metric} {difference.mean:+.4f}{relative}, uncorrected 95 % interval "
             f"{interval_text(difference)}, p {p_text(self.corrected_p)} after Holm's correction."
         )
         if difference.n_seeds == 1:

@@ -34,7 +34,8 @@ def test_interaction_loss_is_that_of_the_formula(rng):
         p /= np.linalg.norm(p)
         e = {c: np.exp(p @ z[c] / 0.2) for c in np.flatnonzero(h == 0)}
         losses.append(-np.mean([np.log(e[c] / sum(e.values())) for c in np.flatnonzero(t)]))
-    found = Interaction(0.2)(*(torch.from_numpy(x).double() for x in (z, history, targets)))
+    tensors = [torch.from_numpy(x).double() for x in (z, history, targets)]
+    found = Interaction(0.2)([tensors[0]], *tensors[1:])
     assert float(found) == pytest.approx(np.mean(losses), rel=1e-9)
 
 
