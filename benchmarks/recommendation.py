@@ -3,6 +3,8 @@
     python benchmarks/recommendation.py ../shared/data/office ../shared/data/ml100k
     python benchmarks/recommendation.py sample --backbones all --features none,raw,sgfd --jobs 2
 
+    python benchmarks/recommendation.py sample --backbones all --epochs 3 --seeds 1  # cost alone
+
 Honest protocol, defaults, the same validation part for all seeds; test figures, mean and standard
 deviation over the seeds. Each feature set is made once, with seed 0. Every training is a process
 of its own, so that its peak memory is its own; `--jobs` run at a time and share the cores. With
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--backbones", default="popular,bpr,bm3", help="with commas, or all")
     parser.add_argument("--features", default="none,sgfd", help="makers of feature sets")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="at most; fewer than all tell cost alone")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--out", type=Path, help="file of results, gone on with if it is there")
     options = parser.parse_args()
@@ -56,7 +59,7 @@ def main() -> None:
             if maker != "none":
                 artifact = place(folder, reference, maker)
                 distill(load_dataset(reference), artifact, method=maker)
-        runs = {pool.submit(run, cell, folder, threads): cell for cell in missing}
+        runs = {pool.submit(run, cell, folder, threads, options.epochs): cell for cell in missing}
         for done in as_completed(runs):
             results[runs[done]] = done.result()
             if options.out:
@@ -82,15 +85,18 @@ def place(folder: str, reference: str, maker: str) -> Path:
     return Path(folder) / Path(reference).name / maker
 
 
-def run(cell: Cell, folder: str, threads: int) -> dict[str, Any]:
+def run(cell: Cell, folder: str, threads: int, epochs: int | None) -> dict[str, Any]:
     """Train one cell; what of its record the table needs."""
     reference, name, maker, seed = cell
+    kind = find_backbone(name)
+    settings = kind.Settings(epochs=epochs) if epochs and kind.trained else kind.Settings()
     features = None if maker == "none" else featureset.load(place(folder, reference, maker))
     with tempfile.TemporaryDirectory(dir=folder) as runs:
         trained = train(
             load_dataset(reference),
             name,
             features,
+            settings,
             seed=seed,
             threads=threads,
             runs_root=Path(runs),
