@@ -37,6 +37,7 @@ from sgfd.featureset.manifest import (
     Modality,
 )
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
+from sgfd.featureset.pages import unfolded_bytes
 from sgfd.featureset.versions import find, version_of, versioned
 
 UNFOLDED_BYTES = 2**26  # that ids and labels may take in memory, however small their file is
@@ -464,21 +465,21 @@ def _read_table(path: Path, wanted: pa.Schema, most_rows: int) -> pa.Table:
     dictionary, and what they take by themselves is counted before it is taken.
     """
     texts = [field.name for field in wanted if field.type == pa.string()]
-    room = UNFOLDED_BYTES + UNFOLDED_SHARE * path.stat().st_size
+    room = room_to_unfold(path)
     try:
         # Without pq.read_table, whose first call imports all of pyarrow.dataset: 0.25 s.
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             rows, size = _announced(file.metadata, wanted.names)
             if rows > most_rows:
                 raise FeatureSetError(path, f"has {rows} rows, not {most_rows}", _MAKE_AGAIN)
-            if size > room:
+            if max(size, unfolded_bytes(path, file.metadata, wanted.names)) > room:
                 raise _unfolds(path)
             table = file.read(columns=wanted.names).select(wanted.names)
         for place, name in enumerate(wanted.names):
             if table[name].type == pa.dictionary(pa.int32(), pa.string()):
                 table = table.set_column(place, name, _decoded(table[name], path, room))
         table.validate(full=True)  # a string may be no UTF-8
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise FeatureSetError(path, f"can't be read ({error})", _MAKE_AGAIN) from None
     for field in wanted:
         if (kind := table[field.name].type) != field.type:
@@ -486,6 +487,11 @@ def _read_table(path: Path, wanted: pa.Schema, most_rows: int) -> pa.Table:
                 path, f"column {field.name} is {kind}, not {field.type}", _MAKE_AGAIN
             )
     return table
+
+
+def room_to_unfold(path: Path) -> int:
+    """Bytes that what is read of a table may take."""
+    return UNFOLDED_BYTES + UNFOLDED_SHARE * path.stat().st_size
 
 
 def _announced(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:

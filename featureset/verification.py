@@ -18,7 +18,8 @@ from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES, CompressedRows
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import MANIFEST, SIGNATURE, TABLE, Modality
 from sgfd.featureset.neighbours import CosineRows
-from sgfd.featureset.reading import FeatureSet, load
+from sgfd.featureset.pages import unfolded_bytes
+from sgfd.featureset.reading import FeatureSet, load, room_to_unfold
 
 CACHED_VALUES = 2**18  # of a block of rows that is looked at several times: 1 MiB
 ROUNDING = 1e-6  # of a similarity, on another machine
@@ -135,6 +136,8 @@ def _check_rows(opened: FeatureSet) -> list[str]:
         for name, kind in columns.items():
             if name not in schema.names or not _is(schema.field(name).type, kind):
                 return [f"{where}: column {name} is missing or not {kind}; make the set again"]
+        if unfolded_bytes(where, file.metadata, list(columns)) > room_to_unfold(where):
+            return [f"{where}: its pages unfold into absurdly more than the file; get it again"]
         for modality in opened.manifest.modalities:
             most, found = opened.n_items * modality.stored_columns, _count(file, modality.name)
             if found > most:  # a list of whatever length would be read before it is refused
@@ -169,7 +172,7 @@ def _check_rows(opened: FeatureSet) -> list[str]:
                     ]
             row += len(batch)
             opened.release_pages()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
     return [
         f"{opened.path / modality.file}: {present[modality.name]} of {row} items have it, and the "

@@ -1,0 +1,108 @@
+"""What a Parquet file's pages say that they unfold to: memory that is taken before they are read.
+
+A reader makes room for each page by the page's own head, whatever the file's end says of its
+column. Heads are Thrift structs, by its compact protocol (parquet.thrift: PageHeader).
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+_UNFOLDED, _STORED = 2, 3  # fields of a head: bytes of the page in memory and in the file
+_INTEGERS = (4, 5, 6)  # types of the compact protocol: 16, 32 and 64 bits
+_FIXED = {1: 0, 2: 0, 3: 1, 7: 8}  # bytes of true, false, a byte, a double
+_BINARY, _LIST, _SET, _STRUCT = 8, 9, 10, 12
+
+
+def unfolded_bytes(path: Path, metadata: pq.FileMetaData, columns: list[str]) -> int:
+    """Bytes in memory of the compressed pages of some columns (top level), by the pages' heads.
+
+    Raises:
+        ValueError: a head is none, or leads out of its column.
+    """
+    total = 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                if column.path_in_schema.partition(".")[0] not in columns:
+                    continue
+                if column.compression == "UNCOMPRESSED":
+                    continue  # such a page is read as it lies there
+                at = column.data_page_offset
+                if column.has_dictionary_page and column.dictionary_page_offset:
+                    at = min(at, column.dictionary_page_offset)
+                total += sum(_pages(content, at, at + column.total_compressed_size))
+    return total
+
+
+def _pages(content: mmap.mmap, at: int, end: int) -> Iterator[int]:
+    """Bytes in memory of each page of a column that lies from `at` to `end`."""
+    if not 0 <= at <= end <= len(content):
+        raise ValueError("a column leads out of the file")
+    while at < end:
+        head = _Head(content, at)
+        sizes = head.integers()
+        unfolded, stored = sizes.get(_UNFOLDED, -1), sizes.get(_STORED, -1)
+        if unfolded < 0 or stored < 0:
+            raise ValueError("a page has no size")
+        yield unfolded
+        at = head.at + stored
+
+
+class _Head:
+    """A Thrift struct, read from `at` on; afterwards `at` is where it ends."""
+
+    def __init__(self, content: mmap.mmap, at: int) -> None:
+        self.content, self.at = content, at
+
+    def integers(self) -> dict[int, int]:
+        """The struct's own integers by field; all else is passed over."""
+        found, field = {}, 0
+        while kind := self._byte():
+            delta, kind = kind >> 4, kind & 15
+            field = field + delta if delta else self._integer()
+            if kind in _INTEGERS:
+                found[field] = self._integer()
+            else:
+                self._pass_over(kind)
+        return found
+
+    def _pass_over(self, kind: int) -> None:
+        if kind in _INTEGERS:
+            self._integer()
+        elif kind in _FIXED:
+            self.at += _FIXED[kind]
+        elif kind == _BINARY:
+            length = self._unsigned()  # moves `at` itself
+            self.at += length
+        elif kind == _STRUCT:
+            self.integers()
+        elif kind in (_LIST, _SET):
+            size, inside = divmod(self._byte(), 16)
+            for _ in range(self._unsigned() if size == 15 else size):
+                self._pass_over(3 if inside in (1, 2) else inside)
+        else:
+            raise ValueError(f"a page's head has a field of type {kind}")
+
+    def _byte(self) -> int:
+        if not 0 <= self.at < len(self.content):
+            raise ValueError("a page's head leads out of the file")
+        self.at += 1
+        return self.content[self.at - 1]
+
+    def _unsigned(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+            if shift > 63:
+                raise ValueError("a page's head has an endless number")
+
+    def _integer(self) -> int:
+        value = self._unsigned()
+        return (value >> 1) ^ -(value & 1)
