@@ -1,5 +1,6 @@
 """Everything that is wrong with a data set, at once."""
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.load import SAMPLE, find_dataset, read_folder
 from sgfd.dataset.problems import Problem, Problems, places
 from sgfd.dataset.vocabulary import Vocabulary
+
+_MODALITY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")  # of feature sets: docs/format.md
 
 
 def check_dataset(reference: str | Path, data_root: Path | None = None) -> list[Problem]:
@@ -52,9 +55,18 @@ def _check_forms(what: str, ids: Vocabulary, folder: Path, problems: Problems) -
 def _check_feature(feature: Feature, problems: Problems) -> None:
     try:
         broken = feature.broken_rows()
+        says_nothing = not any(np.nan_to_num(block).any() for _, block in feature.blocks())
     except DatasetError as error:
         problems.error(error.where, error.what, error.remedy)
         return
+    if says_nothing:
+        problems.warning(feature.source, "holds no number but 0", "export it again, or remove it")
+    if not _MODALITY_NAME.fullmatch(feature.name):
+        problems.warning(
+            feature.source,
+            f"no feature set can call a modality {feature.name!r}",
+            "rename it: letters, digits and _",
+        )
     remedies = {
         "NaN in part": "make the row all NaN (the item lacks it) or all numbers",
         "infinite": "give finite numbers",

@@ -90,6 +90,8 @@ def find_dataset(reference: str | Path, data_root: Path | None = None) -> Path:
     for folder in (root / reference, Path(reference)):
         if folder.is_dir():
             return folder
+        if folder.is_file():
+            raise DatasetError(folder, "is a file", "give the folder that holds it")
     known = [name for name, _ in list_datasets(data_root)]
     near = difflib.get_close_matches(str(reference), known, cutoff=0.5) or known
     raise DatasetError(

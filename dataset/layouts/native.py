@@ -21,6 +21,8 @@ from sgfd.dataset.layouts.parts import (
     number_labels,
     same_rows,
     unique_names,
+    warn_of_ratings,
+    warn_of_unread,
 )
 from sgfd.dataset.problems import Problems, places
 from sgfd.dataset.splits import hold_out_last
@@ -29,6 +31,7 @@ from sgfd.dataset.vocabulary import Vocabulary
 ITEMS, INTERACTIONS = "items.parquet", "interactions.parquet"
 PARTS = ("train", "valid", "test")
 _LABELS = ("category", "label")
+_TABLES = {"items": ITEMS, **dict.fromkeys(("interactions", *PARTS), INTERACTIONS)}
 
 
 def is_native(folder: Path) -> bool:
@@ -41,6 +44,7 @@ def read_native(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, I
     Raises:
         DatasetError: with a strict `problems`, at the first error.
     """
+    warn_of_unread(folder, _TABLES, problems)
     catalog, items = None, None
     if (folder / ITEMS).exists():
         catalog = problems.attempt(_read_items, folder, problems)
@@ -89,7 +93,10 @@ def _read_interactions(path: Path, items: Vocabulary | None, problems: Problems)
             raise DatasetError(
                 path, f"has no column {name} (it has {', '.join(schema.names)})", "add it"
             )
+    warn_of_ratings(path, schema.names, problems)
     user_ids, item_ids = _ids(path, "user_id"), _ids(path, "item_id")
+    if not user_ids:
+        problems.warning(path, "has no rows", "add some, or remove the file")
     user, names = pd.factorize(np.array(user_ids, dtype=object))
     users = Vocabulary(np.asarray(names, dtype=object))
     if items is None:

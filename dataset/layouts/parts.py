@@ -1,5 +1,7 @@
 """What all layouts do alike: read tables, part the interactions, number the labels."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +49,13 @@ def read_csv(
     """
     try:
         content = path.read_bytes()
-        content.decode("utf-8")
+        header = content.decode("utf-8").partition("\n")[0]
+        if other := separator not in header and next((s for s in ";\t,|" if s in header), None):
+            raise DatasetError(
+                path,
+                f"line 1 has {other!r} between its columns, not {separator!r}",
+                f"write {separator!r} between them",
+            )
         frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -55,7 +63,13 @@ def read_csv(
     except pd.errors.EmptyDataError:
         raise DatasetError(path, "is empty", f"give the columns {', '.join(needed)}") from None
     except (pd.errors.ParserError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
+        if found := re.fullmatch(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
+            raise DatasetError(
+                path,
+                f"line {found[2]} has {found[3]} fields, not {found[1]}",
+                f"put what holds {separator!r} in quotes",
+            ) from None
         raise DatasetError(path, f"is no table ({reason})", "save it as CSV") from None
     if missing := [name for name in needed if name not in frame.columns]:
         raise DatasetError(
@@ -65,7 +79,30 @@ def read_csv(
         )
     if frame.empty and "itemID" in needed:
         problems.warning(path, "has no rows", "add some, or remove the file")
+    warn_of_ratings(path, frame.columns, problems)
     return frame
+
+
+def warn_of_unread(folder: Path, tables: dict[str, str], problems: Problems) -> None:
+    """Tell of tables in another format than the layout's, where its own file is missing.
+
+    Args:
+        tables: the file that is read, by what the others are called before the first dot.
+    """
+    for file in sorted(folder.iterdir()):
+        read = tables.get(file.name.partition(".")[0])
+        if read and not (folder / read).exists() and file.is_file():
+            problems.warning(file, "is not read", f"save it as {read}")
+
+
+def warn_of_ratings(path: Path, columns: Iterable[str], problems: Problems) -> None:
+    for column in columns:
+        if column.lower() in ("rating", "ratings"):
+            problems.warning(
+                path,
+                f"column {column} is not read: every row counts as an interaction",
+                "leave out the rows of items that were not liked, and the column",
+            )
 
 
 def integers(frame: pd.DataFrame, column: str, path: Path) -> Indices:

@@ -21,10 +21,12 @@ from sgfd.dataset.layouts.parts import (
     read_csv,
     same_rows,
     vocabulary_of,
+    warn_of_unread,
 )
 from sgfd.dataset.problems import Problems, places
 
 LABELS = "MetaData_normal.npy"
+_TABLES = {name: f"{name}.csv" for name in ("train", "valid", "test", "items")}
 _FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(\w+?))?_normal\.npy")
 
 
@@ -38,6 +40,7 @@ def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Int
     Raises:
         DatasetError: with a strict `problems`, at the first error.
     """
+    warn_of_unread(folder, _TABLES | {"interactions": "train.csv"}, problems)
     features = _read_features(folder, problems)
     described = _attempt_csv(folder / "items.csv", ("itemID",), problems)
     frames = {

@@ -20,6 +20,11 @@ def resave(folder, file, change):
     np.save(folder / file, change(values))
 
 
+def resave_csv(folder, file, old, new, times=1):
+    path = folder / file
+    path.write_text(path.read_text().replace(old, new, times))
+
+
 def break_text(folder):
     values = np.load(folder / "FeatureText_bert_normal.npy")
     values[3, 1] = np.nan
@@ -35,11 +40,6 @@ def make_infinite(folder):
 def truncate(folder):
     path = folder / "FeatureImage_normal.npy"
     path.write_bytes(path.read_bytes()[:-7])
-
-
-def rename_column(folder):
-    path = folder / "test.csv"
-    path.write_text(path.read_text().replace("userID", "user"))
 
 
 def not_utf8(folder):
@@ -65,7 +65,9 @@ BROKEN = {
     "empty npy": (lambda f: (f / "FeatureImage_normal.npy").write_bytes(b""), "error", "FeatureImage_normal.npy", "is empty", "again"),
     "truncated npy": (truncate, "error", "FeatureImage_normal.npy", "truncated", "again"),
     "objects": (lambda f: np.save(f / "FeatureImage_normal.npy", np.array([{}] * 5), allow_pickle=True), "error", "FeatureImage_normal.npy", "never unpickled", "float32"),
-    "column missing": (rename_column, "error", "test.csv", "line 1 has no column userID", "itemID, userID"),
+    "a field too many": (lambda f: append(f, "train.csv", "0,0,B0,R0,5"), "error", "train.csv", "line 7 has 5 fields, not 4", "quotes"),
+    "another separator": (lambda f: resave_csv(f, "test.csv", ",", ";", -1), "error", "test.csv", "line 1 has ';' between its columns, not ','", "write ','"),
+    "column missing": (lambda f: resave_csv(f, "test.csv", "userID", "user"), "error", "test.csv", "line 1 has no column userID", "itemID, userID"),
     "two ids for an item": (lambda f: append(f, "train.csv", "1,1,B7,R1"), "error", "train.csv", "line 7: itemID 1 and asin 'B7' contradict", "one asin"),
 }  # fmt: skip
 
@@ -226,3 +228,34 @@ def test_ids_that_look_the_same_are_told_of(native_folder):
     assert "two items are called" in found[0].what and r"'cafe\u0301'" in found[0].what
     assert "two users are called" in found[1].what
     assert len(load_dataset(native_folder).catalog.items) == 4
+
+
+def change_interactions(folder, change):
+    table = pq.read_table(folder / "interactions.parquet")
+    pq.write_table(change(table), folder / "interactions.parquet")
+
+
+SILENT = {
+    "a compressed CSV": ("sgfd", lambda f: (f / "train.csv").rename(f / "train.csv.gz"), "train.csv.gz: is not read; save it as train.csv"),
+    "a CSV for Parquet": ("native", lambda f: (f / "interactions.parquet").rename(f / "interactions.csv"), "interactions.csv: is not read; save it as interactions.parquet"),
+    "a name that stage one refuses": ("native", lambda f: (f / "image.npy").rename(f / "My Image.npy"), "no feature set can call a modality 'my image'"),
+    "no interaction": ("native", lambda f: change_interactions(f, lambda t: t.slice(0, 0)), "interactions.parquet: has no rows"),
+    "nothing but zeros": ("native", lambda f: resave(f, "image.npy", np.zeros_like), "image.npy: holds no number but 0"),
+    "ratings": ("native", lambda f: change_interactions(f, lambda t: t.append_column("rating", pa.array([5] * 6))), "column rating is not read: every row counts"),
+    "ratings in a CSV": ("sgfd", lambda f: resave_csv(f, "train.csv", "asin", "Rating"), "column Rating is not read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_what_a_reader_passes_over_is_told_of(request, kind):
+    layout, spoil, line = SILENT[kind]
+    folder = request.getfixturevalue(f"{layout}_folder")
+    spoil(folder)
+    found = [f"{p.severity} {p.where}: {p.what}; {p.remedy}" for p in check_dataset(folder)]
+    assert sum(line in each and each.startswith("warning ") for each in found) == 1, found
+    load_dataset(folder)
+
+
+def test_a_file_is_no_data_set(native_folder):
+    with pytest.raises(DatasetError, match=r"items\.parquet: is a file; give the folder"):
+        check_dataset(native_folder / "items.parquet")
