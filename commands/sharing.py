@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sgfd.featureset import Shared
 
 
-@click.command()
+@click.command(short_help="Sign a feature set by an SSH key.")
 @click.argument("features")
 @click.option(
     "--key",
@@ -33,7 +33,7 @@ def sign(features: str, key: Path, artifacts_root: Path, as_json: bool) -> None:
     present(result, as_json, lambda: click.echo(f"signature     {file}"))
 
 
-@click.command()
+@click.command(short_help="Keep a feature set as a version that never changes.")
 @click.argument("features")
 @click.option("--name", help="Name of the versions [default: the set's].")
 @artifacts_root_option
@@ -44,14 +44,15 @@ def publish(features: str, name: str | None, artifacts_root: Path, as_json: bool
     from sgfd.jobs import progress, room_in
 
     opened = open_features(features, artifacts_root)
-    name = plain_name(name or opened.path.resolve().name.partition("@")[0], "--name")
+    own_name = opened.path.resolve().name.partition("@")[0]
+    name = plain_name(own_name if name is None else name, "--name")
     with room_in(artifacts_root):
         done = featureset.push(opened, str(artifacts_root / name), progress=progress)
     present(done.to_json(), as_json, lambda: _print_shared(done))
 
 
-@click.command()
-@click.argument("features", metavar="ARTIFACT")
+@click.command(short_help="Publish a feature set at URL.")
+@click.argument("features")
 @click.argument("url")
 @click.option(
     "--plain",
@@ -63,8 +64,8 @@ def publish(features: str, name: str | None, artifacts_root: Path, as_json: bool
 def push(features: str, url: str, plain: bool, artifacts_root: Path, as_json: bool) -> None:
     """Publish a feature set at URL, such as s3://bucket/sets/office or a folder: PLACE/NAME.
 
-    It becomes PLACE/NAME@VERSION, which never changes, and PLACE/NAME@latest. Object stores need
-    sgfd[share].
+    PLACE/ stands for the set's own name there. It becomes PLACE/NAME@VERSION, which never changes,
+    and PLACE/NAME@latest. Object stores need sgfd[share].
     """
     from sgfd import featureset
     from sgfd.jobs import progress, room_in
@@ -75,7 +76,7 @@ def push(features: str, url: str, plain: bool, artifacts_root: Path, as_json: bo
     present(done.to_json(), as_json, lambda: _print_shared(done))
 
 
-@click.command()
+@click.command(short_help="Fetch a feature set from URL.")
 @click.argument("url")
 @click.option("--name", help="Name to give it here [default: the URL's].")
 @signature_option
@@ -94,7 +95,7 @@ def pull(url: str, name: str | None, key: Path | None, artifacts_root: Path, as_
         done = featureset.pull(
             url,
             artifacts_root,
-            name=plain_name(name, "--name") if name else None,
+            name=None if name is None else plain_name(name, "--name"),
             key=key,
             progress=progress,
         )

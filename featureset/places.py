@@ -330,6 +330,8 @@ def place_at(url: str) -> Place:
         raise FeatureSetError(
             shown, f"can't be used ({_reason(error)})", "give a folder, s3://... or https://..."
         ) from None
+    except Exception as error:  # some libraries connect at once, and raise whatever comes
+        raise _no_talking(shown, error) from None
     parent, _, last = str(path).rstrip("/").rpartition("/")
     if not parent or parent.endswith("/"):
         raise FeatureSetError(shown, "names no feature set", "write the place and then /NAME")
@@ -375,11 +377,15 @@ def talking(where: str) -> Iterator[None]:
     except FeatureSetError:
         raise
     except Exception as error:
-        raise FeatureSetError(
-            where,
-            f"can't be read or written ({_reason(error)})",
-            "check the address, the network and your rights",
-        ) from None
+        raise _no_talking(where, error) from None
+
+
+def _no_talking(where: str, error: Exception) -> FeatureSetError:
+    return FeatureSetError(
+        where,
+        f"can't be read or written ({_reason(error)})",
+        "check the address, the network and your rights",
+    )
 
 
 def _reason(error: Exception) -> str:

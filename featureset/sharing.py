@@ -88,7 +88,8 @@ def push(
 
     Args:
         opened: the set; all that `verify` checks must hold.
-        url: `PLACE/NAME`, a folder's path or a URL that fsspec can write.
+        url: `PLACE/NAME`, a folder's path or a URL that fsspec can write; `PLACE/` for the set's
+            own name there.
         plain: put the files at the URL itself, as data hubs want them, without a version; what is
             there is never replaced.
         progress: of bytes, as `progress(total, label)`.
@@ -98,6 +99,8 @@ def push(
             differs in case alone or, where `plain`, something else; another writer made another
             version the latest meanwhile.
     """
+    if url.endswith("/") and not plain and not url.startswith(f"{HUB}://"):
+        url += opened.path.resolve().name.partition("@")[0]
     place = place_at(url)
     if place.version is not None:
         raise FeatureSetError(place.shown, "names a version", "leave it out: the set decides it")

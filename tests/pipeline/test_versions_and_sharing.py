@@ -170,6 +170,11 @@ def test_from_maker_to_user_over_a_folder_signed(here, pipeline, run_in, tmp_pat
     assert trained.json()["features_version"] == pushed["version"]
 
 
+def test_a_push_into_a_folder_keeps_the_name(here, pipeline):
+    pushed = pipeline("features", "push", "office", "shared/", "--json").json()
+    assert pushed["where"] == f"shared/office@{pushed['version']}"
+
+
 def test_an_interrupted_pull_says_so_and_goes_on(here, start_in, pipeline):
     stop = """
 import os, signal
