@@ -25,7 +25,7 @@ from sgfd.commands.options import (
     threads_option,
     trust_option,
 )
-from sgfd.commands.output import present
+from sgfd.commands.output import counted, present
 from sgfd.commands.settings import read_settings
 
 SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
@@ -39,7 +39,13 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
     required=True,
     help="Feature sets (folders or names) with commas between; none is the training without.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Trainings of each backbone on each features, by the seeds from 0.",
+)
 @click.option(
     "--protocols",
     default="honest",
@@ -155,7 +161,7 @@ def compare(
         refit=refit,
     )
     usual = grid.dataset.name if split == "given" else f"{grid.dataset.name}-{split}"
-    folder = comparisons_root / plain_name(name or usual, "--name")
+    folder = comparisons_root / plain_name(usual if name is None else name, "--name")
     held_against = comparison.baseline_of(grid, baseline)
     cores, shared = use_threads(None), use_threads(threads)
     at_a_time = min(jobs or shared, cores)
@@ -261,8 +267,8 @@ def _print_plan(todo: dict[str, Any]) -> None:
         click.echo(f"{row['backbone']:<14}{row['cells']:>6}{row['done']:>6}")
     _print_unanswered(todo["unanswered"])
     if todo["trials"]:
-        click.echo(f"{todo['trials']} trials of tuning come first")
-    click.echo(f"about {todo['words']} to go, {todo['jobs']} trainings at a time")
+        click.echo(f"{counted(todo['trials'], 'trial')} of tuning before them")
+    click.echo(f"about {todo['words']} to go, {counted(todo['jobs'], 'training')} at a time")
 
 
 def _print_unanswered(unanswered: list[dict[str, str]]) -> None:

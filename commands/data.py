@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sgfd.commands.options import data_root_option, json_option
-from sgfd.commands.output import present, print_table, problem_line
+from sgfd.commands.output import counted, present, print_table, problem_line
 
 
 @click.group()
@@ -25,7 +25,7 @@ def data_list(data_root: Path | None, as_json: bool) -> None:
     present(rows, as_json, lambda: print_table(rows))
 
 
-@data.command("show")
+@data.command("show", short_help="Show what a data set holds.")
 @click.argument("dataset")
 @data_root_option
 @json_option
@@ -92,7 +92,9 @@ def data_check(dataset: str, data_root: Path | None, as_json: bool) -> int:
     def human() -> None:
         for problem in problems:
             click.echo(f"{problem.severity}: {problem_line(problem)}", err=True)
-        click.echo(f"{dataset}: " + (f"{len(problems)} problems" if problems else "no problems"))
+        click.echo(
+            f"{dataset}: " + (counted(len(problems), "problem") if problems else "no problems")
+        )
 
     present({"dataset": dataset, "problems": rows}, as_json, human)
     return 2 if problems else 0

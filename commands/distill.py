@@ -29,19 +29,23 @@ if TYPE_CHECKING:
 PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 
 
-@click.command(cls=SettingsHelp)
+@click.command(cls=SettingsHelp, short_help="Stage one: turn generic features into a feature set.")
 @click.option("--dataset", required=True, help="A data set: name, folder, or sample.")
 @click.option(
     "--method",
+    is_eager=True,  # so that --help after it knows it
     help="sgfd-plus (guided by interactions) [default], sgfd (the paper's), "
     "interaction-metric, or what they are held against: raw, standard, pca, random, label, "
-    "autoencoder, rq-vae, clcrec.",
+    "autoencoder, rq-vae, clcrec. With --help, its settings alone.",
 )
 @click.option(
     "--name",
     help="Name of the feature set [default: the data set's; DATASET-METHOD for other methods].",
 )
-@click.option("--preset", help=f"Of sgfd: the paper's weights and temperature: {PRESET_NAMES}.")
+@click.option(
+    "--preset",
+    help=f"Makes sgfd the method, with the paper's weights and temperature: {PRESET_NAMES}.",
+)
 @click.option(
     "--compress",
     default="",
@@ -112,7 +116,7 @@ def distill(
     own_name = loaded.name if method == DEFAULT_METHOD else f"{loaded.name}-{method}"
     if split != "given" and chosen.uses_interactions:
         own_name += f"-{split}"
-    target = artifacts_root / plain_name(name or own_name, "--name")
+    target = artifacts_root / plain_name(own_name if name is None else name, "--name")
     result = run_stage_one(
         loaded,
         target,

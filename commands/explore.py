@@ -14,7 +14,7 @@ from sgfd.commands.options import (
 from sgfd.commands.output import present
 
 
-@click.command("explore")
+@click.command("explore", short_help="Write a page to look around in.")
 @click.argument("features")
 @click.option(
     "--dataset",

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sgfd.commands.explore import explore
 from sgfd.commands.formats import export, import_
@@ -23,7 +24,7 @@ from sgfd.commands.options import (
     runs_root_option,
     signature_option,
 )
-from sgfd.commands.output import present, print_figures, printed
+from sgfd.commands.output import counted, present, print_figures, printed
 from sgfd.commands.sharing import publish, pull, push, sign
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # items of a kind, in what people read
 
 
-@click.group()
+@click.group(short_help="Look at feature sets, verify, compare and share them.")
 def features() -> None:
     """Look at feature sets, verify, compare and share them, and embed new items by them."""
 
@@ -41,7 +42,7 @@ for command in (explore, export, import_, publish, push, pull, sign):
     features.add_command(command)
 
 
-@features.command("list")
+@features.command("list", short_help="List the feature sets at hand, or at PLACE.")
 @click.argument("place", required=False)
 @artifacts_root_option
 @json_option
@@ -54,6 +55,9 @@ def features_list(place: str | None, artifacts_root: Path, as_json: bool) -> Non
     from sgfd.featureset import inventory, inventory_at
     from sgfd.jobs import progress
 
+    given = click.get_current_context().get_parameter_source("artifacts_root")
+    if not place and given is ParameterSource.COMMANDLINE and not artifacts_root.is_dir():
+        raise click.UsageError(f"--artifacts-root {artifacts_root}: is no folder; give another")
     entries, problems = inventory_at(place, progress) if place else inventory(artifacts_root)
 
     published = {each.manifest_sha256 for each in entries if each.published}
@@ -64,7 +68,7 @@ def features_list(place: str | None, artifacts_root: Path, as_json: bool) -> Non
             if not each.published:
                 kept = each.manifest_sha256 in published
                 state = f"is {each.version}" if kept else "not published"
-            made = f"{each.manifest.method}, {each.manifest.dataset.n_items} items"
+            made = f"{each.manifest.method}, {counted(each.manifest.dataset.n_items, 'item')}"
             click.echo(f"{each.label:<36}{made:<32}{each.manifest.created[:16]}  {state}".rstrip())
         for problem in problems:
             click.echo(printed(problem), err=True)
@@ -73,7 +77,7 @@ def features_list(place: str | None, artifacts_root: Path, as_json: bool) -> Non
     present(result, as_json, human)
 
 
-@features.command("show")
+@features.command("show", short_help="Show what a feature set is, how made and how good.")
 @click.argument("features")
 @artifacts_root_option
 @json_option
@@ -89,6 +93,14 @@ def features_show(features: str, artifacts_root: Path, as_json: bool) -> None:
         click.echo(f"version       {version_of(opened.manifest_sha256)}  {opened.path}")
         click.echo(f"created       {manifest.created} by {manifest.producer.name}")
         click.echo(f"dataset       {manifest.dataset.name}, {manifest.dataset.n_items} items")
+        if (use := manifest.interactions) is not None:
+            click.echo(f"guided by     {_guidance(use.model_dump())}")
+        if manifest.settings:
+            settings = ", ".join(f"{name} {value}" for name, value in manifest.settings.items())
+            click.echo(click.wrap_text(printed(settings), 100, f"{'settings':<14}", " " * 14))
+        for what in ("licence", "contact"):
+            if (said := getattr(manifest, what)) is not None:
+                click.echo(f"{what:<14}{printed(said)}")
         if (origin := manifest.derived_from) is not None:
             click.echo(
                 f"derived from  {origin.name}: {origin.kept} rows kept, {origin.added} items "
@@ -114,7 +126,7 @@ def features_show(features: str, artifacts_root: Path, as_json: bool) -> None:
     present(shown, as_json, human)
 
 
-@features.command("verify")
+@features.command("verify", short_help="Check a feature set's files against its manifest.")
 @click.argument("features")
 @click.option(
     "--catalogue",
@@ -147,7 +159,7 @@ def features_verify(
         for problem in problems:
             click.echo(printed(problem), err=True)
         sound = "whole and unchanged" + (f", signed by a key of {key}" if key else "")
-        click.echo(f"{path}: " + (f"{len(problems)} problems" if problems else sound))
+        click.echo(f"{path}: " + (counted(len(problems), "problem") if problems else sound))
 
     present({"artifact": str(path), "problems": problems}, as_json, human)
     return 2 if problems else 0
@@ -162,7 +174,7 @@ def _catalogue(reference: str, data_root: Path | None) -> Any:
     return Catalogue(reference, catalog.fingerprint(), catalog.items.ids, catalog.features)
 
 
-@features.command("diff")
+@features.command("diff", short_help="Say which items came, went and moved from A to B.")
 @click.argument("old", metavar="A")
 @click.argument("new", metavar="B")
 @artifacts_root_option
@@ -177,8 +189,8 @@ def features_diff(old: str, new: str, artifacts_root: Path, as_json: bool) -> No
 
 def _print_difference(found: "Difference") -> None:
     for what, items in (("came", found.came), ("went", found.went)):
-        click.echo(f"{what:<14}{len(items)} items{_first(items)}")
-    click.echo(f"stayed        {found.stayed} items")
+        click.echo(f"{what:<14}{counted(len(items), 'item')}{_first(items)}")
+    click.echo(f"stayed        {counted(found.stayed, 'item')}")
     for each in found.modalities:
         if each.widths[0] != each.widths[1]:
             now = "is not there" if each.widths[1] is None else f"has {each.widths[1]} columns"
@@ -202,7 +214,7 @@ def _first(items: list[str], of: int | None = None) -> str:
     return f": {shown}{', ...' if (of or len(items)) > SHOWN else ''}" if items else ""
 
 
-@features.command("lineage")
+@features.command("lineage", short_help="Say what a set was made from, and what from it.")
 @click.argument("features")
 @artifacts_root_option
 @runs_root_option
@@ -228,8 +240,7 @@ def features_lineage(features: str, artifacts_root: Path, runs_root: Path, as_js
             if prints[what] is not None:
                 click.echo(f"  {what:<14}sha256 {prints[what]}")
         if (use := own["interactions"]) is not None:
-            part = f"split {use['split']}, seed {use['split_seed']}, protocol {use['protocol']}"
-            click.echo(f"  guided by     {use['pairs']} training interactions: {part}")
+            click.echo(f"  guided by     {_guidance(use)}")
         step = found["derived_from"]
         while step is not None:
             here = "" if step["path"] else "  (not at hand)"
@@ -246,7 +257,12 @@ def features_lineage(features: str, artifacts_root: Path, runs_root: Path, as_js
     present(found, as_json, human)
 
 
-@features.command("embed")
+def _guidance(use: dict[str, Any]) -> str:
+    part = f"split {use['split']}, seed {use['split_seed']}, protocol {use['protocol']}"
+    return f"{counted(use['pairs'], 'training interaction')}: {part}"
+
+
+@features.command("embed", short_help="Embed items that stage one never saw, by the student.")
 @click.option("--features", required=True, help="The set whose student is applied: folder or name.")
 @click.option("--catalogue", required=True, help="The new items: a data set's name or folder.")
 @click.option("--out", required=True, help="The set to be made: a name, or a folder (with a /).")
@@ -293,7 +309,7 @@ def features_embed(
     def human() -> None:
         if append:
             click.echo(f"kept          {made.kept} rows of {opened.manifest.name}")
-        click.echo(f"added         {made.added} items")
+        click.echo(f"added         {counted(made.added, 'item')}")
         if made.known:
             rows = "they keep their rows" if append else "made here all the same"
             click.echo(f"known before  {made.known} items of the catalogue: {rows}")
@@ -304,7 +320,7 @@ def features_embed(
     present(made.to_json(), as_json, human)
 
 
-@features.command("export-onnx")
+@features.command("export-onnx", short_help="Write the student as ONNX files, one a modality.")
 @click.argument("features")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder.")
 @overwrite_option

@@ -56,7 +56,7 @@ def export(
     present({"folder": str(out), "format": kind, "files": files}, as_json, human)
 
 
-@click.command("import")
+@click.command("import", short_help="Make a feature set of another tool's features.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--format", "kind", required=True, type=click.Choice(IMPORTED), help="Whose files they are."

@@ -9,7 +9,7 @@ import click
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 data_root_option = click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of the data sets [default: $PIPELINE_DATA, else ./data].",
 )
 artifacts_root_option = click.option(
@@ -30,7 +30,11 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable."
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Of all that is random but the parts.",
 )
 split_option = click.option(
     "--split",
@@ -40,7 +44,11 @@ split_option = click.option(
     help="The data set's own parts; whole items, the last in time or a user's last as test.",
 )
 split_seed_option = click.option(
-    "--split-seed", type=click.IntRange(0), default=0, show_default=True, help="Of the parts."
+    "--split-seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the parts, where --split or valid is drawn at random.",
 )
 protocol_option = click.option(
     "--protocol",
@@ -87,7 +95,11 @@ judge_users_option = click.option(
     help="A text file with a user id a line: test judges these alone.",
 )
 device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto is the GPU where there is one.",
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(1), help="Threads of torch and FAISS [default: all cores]."
@@ -97,7 +109,9 @@ refit_option = click.option(
     is_flag=True,
     help="Once the model is chosen, train anew on train and valid together, and test that too.",
 )
-k_option = click.option("--k", type=click.IntRange(1), default=10, show_default=True)
+k_option = click.option(
+    "--k", type=click.IntRange(1), default=10, show_default=True, help="Items to list."
+)
 label_option = click.option("--label", help="List items of this label alone.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 

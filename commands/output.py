@@ -19,6 +19,11 @@ def printed(text: str) -> str:
     return _UNSEEN.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
+def counted(number: int, what: str) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def present(result: Any, as_json: bool, human: Callable[[], None]) -> None:
     if as_json:
         click.echo(json.dumps(result, allow_nan=False))
@@ -53,7 +58,11 @@ def print_run(run: "Run") -> None:
         tuning = record["tuning"]
         counts = f"{tuning['pruned']} pruned, {tuning['failed']} failed"
         values = values_in_words(tuning["chosen"])
-        click.echo(f"tuned         {tuning['trials']} trials on valid ({counts}): {values}")
+        if tuning.get("chosen_trial") == 0:
+            values = f"none better than the start, {values}"
+        click.echo(
+            f"tuned         {counted(tuning['trials'], 'trial')} on valid ({counts}): {values}"
+        )
     click.echo(
         f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
     )
@@ -99,9 +108,10 @@ def print_items(rows: list[dict[str, Any]]) -> None:
 def print_figures(figures: dict[str, Any], indent: str = "") -> None:
     for name, value in figures.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{printed(name.replace('_', ' '))}")
-            print_figures(value, indent + "  ")
-        else:
+            if any(each is not None for each in value.values()):
+                click.echo(f"{indent}{printed(name.replace('_', ' '))}")
+                print_figures(value, indent + "  ")
+        elif value is not None:  # as it is where nothing could be measured
             shown = f"{value:.4f}" if isinstance(value, float) else printed(str(value))
             click.echo(f"{indent}{printed(name.replace('_', ' ')):<32}{shown}")
 

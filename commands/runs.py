@@ -32,8 +32,14 @@ if TYPE_CHECKING:
     from sgfd.recommenders import Run
 
 
-@click.command(cls=SettingsHelp)
-@click.option("--backbone", help="The recommender; its settings are below.  [required]")
+@click.command(
+    cls=SettingsHelp, short_help="Stage two: train a backbone on frozen features; judge it."
+)
+@click.option(
+    "--backbone",
+    is_eager=True,  # so that --help after it knows it
+    help="The recommender: a name below; with --help, its settings alone.  [required]",
+)
 @training_options
 @protocol_option
 @click.option("--name", help="Name of the run's folder [default: made from the inputs].")
@@ -132,7 +138,7 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
     )
 
 
-@click.command()
+@click.command(short_help="Recommend items that a user has not seen.")
 @click.option("--user", help="A user of the run, by id.")
 @click.option("--items", help="A new user, by the ids of his items, with commas between.")
 @click.option("--all", "everybody", is_flag=True, help="All users, as a Parquet file: --out.")
@@ -181,7 +187,7 @@ def recommend(
     present(result, as_json, lambda: print_items(rows))
 
 
-@click.command()
+@click.command(short_help="List the items nearest to an item.")
 @click.option("--item", required=True, help="The item's id.")
 @k_option
 @label_option

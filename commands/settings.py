@@ -13,10 +13,26 @@ class SettingsHelp(click.Command):
     """A command whose help ends with the settings that `--set` takes."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, settings, ranges in _settings_classes(self.name or ""):
-            if rows := _settings_rows(settings, ranges):
-                with formatter.section(f"Settings of {title} (--set NAME=VALUE)"):
-                    formatter.write_dl(rows)
+        what = "method" if self.name == "distill" else "backbone"
+        kinds, chosen = _settings_of(self.name), ctx.params.get(what)
+        if chosen not in kinds:
+            with formatter.section(f"Names for --{what}"):
+                formatter.write_text(", ".join(kinds))
+        for name, rows in kinds.items():
+            if rows and (chosen == name or chosen not in kinds):
+                with formatter.section(f"Settings of {name} (--set NAME=VALUE)"):
+                    formatter.write_dl(list(rows.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-").replace("-", "_")
+            if any(name in rows for rows in _settings_of(self.name).values()):
+                raise click.UsageError(
+                    f"no such option {error.option_name}: it is a setting; write --set {name}=VALUE"
+                ) from None
+            raise
 
 
 def read_settings(
@@ -67,26 +83,39 @@ def _validation_line(error: "ValidationError", prefix: str) -> str:
     return f"--set {prefix}{name}={first['input']}: {said}; see {where} for what it takes"
 
 
-def _settings_classes(command: str) -> list[tuple[str, Any, dict[str, Any]]]:
-    """Title, settings and the ranges in which `tune` searches them."""
+def _settings_of(command: str | None) -> dict[str, dict[str, str]]:
+    """What the help says of each setting, by the name of the method or backbone."""
     if command == "distill":
         from sgfd.distill.methods import METHODS
         from sgfd.settings import ranges_of
 
         kinds = {name: method.settings for name, method in METHODS.items()}
-        return [(name, settings, ranges_of(settings)) for name, settings in kinds.items()]
-    from sgfd.recommenders import usable_backbones
+        return {name: _texts(settings, ranges_of(settings)) for name, settings in kinds.items()}
+    from sgfd.recommenders import BackboneSettings, usable_backbones
 
-    return [(name, kind.Settings, kind.ranges()) for name, kind in usable_backbones().items()]
+    of_training = _texts(BackboneSettings, {})  # taken, without effect, where nothing is trained
+    return {
+        name: {
+            setting: text
+            for setting, text in _texts(kind.Settings, kind.ranges()).items()
+            if kind.trained or setting not in of_training
+        }
+        for name, kind in usable_backbones().items()
+    }
 
 
-def _settings_rows(settings: Any, ranges: dict[str, Any]) -> list[tuple[str, str]]:
+def _texts(settings: Any, ranges: dict[str, Any]) -> dict[str, str]:
     from pydantic import TypeAdapter
 
-    schema = TypeAdapter(settings).json_schema()["properties"]
-    rows = []
-    for name, field in schema.items():
+    described = {  # a class that gives another default need not say anew what it is
+        name: field.description
+        for kind in reversed(settings.__mro__)
+        for name, field in vars(kind).get("__pydantic_fields__", {}).items()
+        if field.description
+    }
+    texts = {}
+    for name, field in TypeAdapter(settings).json_schema()["properties"].items():
         tuned = f"; tuned from {ranges[name]}" if name in ranges else ""
-        text = f"{field.get('description', '')}  [default: {field['default']}{tuned}]"
-        rows.append((name, text))
-    return rows
+        text = f"{described.get(name, '')}  [default: {field['default']}{tuned}]"
+        texts[name] = text.strip()
+    return texts

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from sgfd.commands.inputs import backbone_class, load, plain_name, training_inputs
 from sgfd.commands.options import training_options
-from sgfd.commands.output import present, print_figures, print_run, run_summary
+from sgfd.commands.output import counted, present, print_figures, print_run, run_summary
 from sgfd.commands.settings import SettingsHelp, choose, read_settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ OF_DISTILLING = {  # what `--stage distill` takes
 }
 
 
-@click.command(cls=SettingsHelp)
+@click.command(
+    cls=SettingsHelp, short_help="Search settings on valid; train the best, judge test once."
+)
 @click.option(
     "--stage",
     type=click.Choice(["train", "distill"]),
@@ -33,7 +35,9 @@ OF_DISTILLING = {  # what `--stage distill` takes
 @click.option("--method", help="Of --stage distill [default: sgfd-plus].")
 @click.option(
     "--backbone",
-    help="Of --stage train: the recommender; its settings are below.  [required there]",
+    is_eager=True,  # so that --help after it knows it
+    help="Of --stage train: the recommender, a name below; with --help, its settings alone.  "
+    "[required there]",
 )
 @training_options
 @click.option(
@@ -91,7 +95,7 @@ def tune(
         told.backbone,
         told.features,
         told.settings,
-        folder=tunings_root / plain_name(name or "-".join(parts), "--name"),
+        folder=tunings_root / plain_name("-".join(parts) if name is None else name, "--name"),
         trials=trials,
         fixed=told.fixed,
         ranges=ranges,
@@ -134,7 +138,8 @@ def _tune_method(
     parts = (loaded.name, name, f"seed{options['seed']}")
     found = tuning.tune(
         loaded,
-        tunings_root / plain_name(folder_name or "-".join(parts), "--name"),
+        tunings_root
+        / plain_name("-".join(parts) if folder_name is None else folder_name, "--name"),
         settings,
         options["seed"],
         method=name,
@@ -151,7 +156,10 @@ def _tune_method(
         from sgfd.jobs.search import values_in_words
 
         print_figures(found.result.quality)
-        click.echo(f"tuned         {found.trials} trials: {values_in_words(found.chosen)}")
+        values = values_in_words(found.chosen)
+        if replace(settings, **found.chosen) == settings:
+            values = f"none better than the start, {values}"
+        click.echo(f"tuned         {counted(found.trials, 'trial')}: {values}")
         click.echo(
             f"held-out      Recall@20 {found.recall:.4f}, of the start {found.start_recall:.4f}"
         )

@@ -5,8 +5,10 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
+from sgfd.pipeline import cli
 from sgfd.recommenders import find_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +100,21 @@ def test_a_tutorial_runs_from_top_to_bottom(run_in, all_cores, tmp_path, tutoria
 )
 def test_every_command_is_in_the_readme(command):
     assert f"pipeline {command}" in README
+
+
+def commands(group, name="pipeline"):
+    yield name, group
+    for part in getattr(group, "commands", {}).values():
+        yield from commands(part, f"{name} {part.name}")
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands(cli)))
+def test_help_leaves_nothing_out(name, command):
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    assert [each.opts for each in options if not each.help] == []
+    if isinstance(command, click.Group):
+        shown = command.get_help(click.Context(command, info_name=name, terminal_width=78))
+        assert "..." not in shown.partition("Commands:")[2]
 
 
 def test_make_runs_what_the_readme_says():

@@ -1,10 +1,13 @@
 """Both stages through the real command line: on the sample, and on a real catalogue."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from sgfd.commands.output import print_figures
 
 RUN_FILES = {
     "run.json",
@@ -69,12 +72,22 @@ def test_train_prints_one_object_and_writes_the_run(sample):
 
 
 def test_compressed_modalities_and_neighbours_are_made_shown_and_used(pipeline, tmp_path):
-    extras = ("--compress", "int8", "--neighbours", "3", "--threads", "1")
-    method = ("--method", "interaction-metric", "--set", "dimension=32", "--name", "small")
+    extras = ("--compress", "int8", "--neighbours", "3", "--threads", "1", "--licence", "CC0-1.0")
+    method = (
+        "--method",
+        "interaction-metric",
+        "--set",
+        "dimension=32",
+        "--name",
+        "small",
+        "--licence",
+        "CC0-1.0",
+    )
     made = pipeline("distill", "--dataset", "sample", *method, *extras, "--json")
     assert made.code == 0, made.err
     assert made.json()["quality"]["fused_int8"]["bytes_an_item"] == 32
     shown = pipeline("features", "show", "small").out
+    assert "licence       CC0-1.0" in shown
     assert "fused_int8    int8 of fused, 32 bytes an item" in shown
     assert "neighbours    3 an item, by fused" in shown
     table = pd.read_parquet(tmp_path / "artifacts" / "small" / "neighbours.parquet")
@@ -180,6 +193,17 @@ def test_help_answers_at_once_and_lists_the_settings(pipeline):
     assert "contrast_weight" in shown
     assert "Weight of the modality losses" in shown
     assert "temperature" in pipeline("distill", "--help").out
+    assert "Names for --backbone:\n  bm3, " in shown
+    rows = shown[shown.index("Settings of") :]
+    assert "\n  patience" in rows and not re.search(r"\n  [a-z_]+ +\[default", rows)
+    alone = pipeline("train", "--backbone", "ease", "--help").out
+    assert re.findall("Settings of ([a-z0-9]+)", alone) == ["ease"]
+    assert "content_weight" in alone and "batch_size" not in alone
+
+
+def test_figures_that_could_not_be_measured_are_left_out(capsys):
+    print_figures({"alignment": {"generic": None, "made": None}, "a": None, "b": 1.0})
+    assert capsys.readouterr().out.split() == ["b", "1.0000"]
 
 
 def test_the_command_line_starts_without_heavy_imports(command):

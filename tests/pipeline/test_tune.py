@@ -58,6 +58,11 @@ def test_refit_is_printed_beside_the_figures_and_checked_by_evaluate(pipeline, t
     assert pipeline("evaluate", "r").code == 2
 
 
+def test_it_says_that_nothing_was_better_than_the_start(pipeline):
+    done = pipeline(*TUNE[:5], "--trials", "1", "--set", "epochs=1")
+    assert "tuned         1 trial on valid (0 pruned, 0 failed): none better than the " in done.out
+
+
 def test_help_says_where_a_setting_is_searched(pipeline):
     shown = " ".join(pipeline("tune", "--help").out.split())
     assert "tuned from 0.0001 to 0.01, by logarithm" in shown
