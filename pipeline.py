@@ -1,5 +1,6 @@
 """The command line: what it is made of, and how it ends. The commands are in `commands/`."""
 
+import errno
 import logging
 import os
 import sys
@@ -45,7 +46,12 @@ def main() -> None:
     except click.exceptions.Exit as finished:
         code = finished.exit_code
     except click.ClickException as error:
-        code = _fail(error.format_message())
+        text = error.format_message()
+        if text.startswith("Usage:"):  # a group without a command: its help
+            click.echo(text, err=True)
+            code = 2
+        else:
+            code = _fail(text)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         code = 130
@@ -74,6 +80,11 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
+        where = error.filename or "the output"
+        return (
+            f"{where}: can't be read or written ({error.strerror}); check the rights and the room"
+        )
     return text if hasattr(error, "remedy") else f"{type(error).__name__}: {text}"
 
 

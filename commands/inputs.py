@@ -1,5 +1,6 @@
 """From what a user names to what is meant: data sets, feature sets, runs."""
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +61,34 @@ def training_inputs(options: dict[str, Any]) -> TrainingInputs:
     if dataset is None:
         if features is None:
             raise click.UsageError("without --features, --dataset says what to train on; add it")
-        dataset = features.manifest.dataset.name
+        dataset = _dataset_of(features, data_root)
     loaded = load(dataset, data_root)
     modalities, judge_users = left["modalities"], left["judge_users"]
     left["modalities"] = [name.strip() for name in modalities.split(",")] if modalities else None
     left["judge_users"] = read_ids(judge_users) if judge_users else None
     fixed = tuple(pair.partition("=")[0] for pair in overrides)
     return TrainingInputs(backbone, settings, fixed, features, loaded, left)
+
+
+def _dataset_of(features: "FeatureSet", data_root: Path | None) -> str:
+    """The data set that a feature set names, which may lie elsewhere here.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from sgfd.dataset import DatasetError, find_dataset
+    from sgfd.dataset.load import SAMPLE, find_data_root
+
+    name = features.manifest.dataset.name
+    try:
+        if name != SAMPLE:
+            find_dataset(name, data_root)
+    except DatasetError:
+        raise click.UsageError(
+            f"data set {name!r}, of which {features.path} was made: is not in "
+            f"{find_data_root(data_root)} and no folder; give --dataset or --data-root"
+        ) from None
+    return name
 
 
 def load(reference: str, data_root: Path | None) -> "Dataset":
@@ -84,32 +106,60 @@ def features_path(reference: str, artifacts_root: Path) -> Path:
 
     Behind an @ stands the version, or `latest`; a bare name is the latest where there is no folder
     of that name.
+
+    Raises:
+        UsageError: there is none, but one whose name is near.
     """
+    if not reference:
+        raise click.UsageError("the feature set's name is empty; give its folder or name")
     named = artifacts_root / reference
     is_version = "@" in reference and "/" not in reference and not Path(reference).is_dir()
     is_name = named.is_dir() or named.with_name(f"{named.name}@latest").is_file()
-    return named if reference and (is_version or is_name) else Path(reference)
+    if is_version or is_name:
+        return named
+    if not Path(reference).exists() and artifacts_root.is_dir():
+        known = {path.name.partition("@")[0] for path in artifacts_root.glob("[!.]*")}
+        if near := difflib.get_close_matches(reference, sorted(known), cutoff=0.5):
+            raise click.UsageError(
+                f"feature set {reference!r}: is not in {artifacts_root} and no folder; "
+                f"choose {' or '.join(near)}, or give --artifacts-root"
+            )
+    return Path(reference)
 
 
-def open_features(reference: str | None, artifacts_root: Path) -> "FeatureSet":
+def open_features(reference: str, artifacts_root: Path) -> "FeatureSet":
     from sgfd.featureset import load
 
-    return load(features_path(reference or "", artifacts_root))
+    return load(features_path(reference, artifacts_root))
 
 
-def open_run(reference: str | None, runs_root: Path) -> "Run":
-    """A run by folder or by its name under the runs' root; the newest one where none is named."""
+def open_run(argument: str | None, option: str | None, runs_root: Path) -> "Run":
+    """A run by folder or by its name under the runs' root; the newest one where none is named.
+
+    Raises:
+        UsageError: there is none, or both the argument and the option name one.
+    """
     from sgfd.recommenders import load_run
 
+    if argument is not None and option is not None:
+        raise click.UsageError(f"two runs are named, {argument} and {option}; leave one out")
+    reference = option if argument is None else argument
+    records = sorted(runs_root.glob("[!.]*/run.json"), key=lambda path: path.stat().st_mtime)
     if reference is None:
-        records = sorted(runs_root.glob("[!.]*/run.json"), key=lambda path: path.stat().st_mtime)
         if not records:
             raise click.UsageError(
                 f"{runs_root}: there is no run; train one, or name it with --run"
             )
         return load_run(records[-1].parent)
-    path = Path(reference)
-    return load_run(path if path.is_dir() else runs_root / reference)
+    for folder in (Path(reference), runs_root / reference):
+        if reference and folder.is_dir():
+            return load_run(folder)
+    known = [record.parent.name for record in records]
+    near = difflib.get_close_matches(reference, known, cutoff=0.5) or known[:-6:-1]
+    remedy = f"choose {' or '.join(near)}" if near else "train one"
+    raise click.UsageError(
+        f"run {reference!r}: is not in {runs_root} and no folder; {remedy}, or give --runs-root"
+    )
 
 
 def runs_made_with(manifest_sha256: str, runs_root: Path) -> list[str]:

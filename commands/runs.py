@@ -55,7 +55,7 @@ def train(name: str | None, as_json: bool, **options: Any) -> None:
         told.backbone,
         told.features,
         told.settings,
-        name=plain_name(name, "--name") if name else None,
+        name=None if name is None else plain_name(name, "--name"),
         **told.options,
     )
     present(run_summary(run), as_json, lambda: print_run(run))
@@ -80,7 +80,7 @@ def evaluate(
     """
     import time
 
-    run = open_run(run_argument or run_option, runs_root)
+    run = open_run(run_argument, run_option, runs_root)
     generic = run.generic_features(load(dataset, data_root)) if dataset else None
     start = time.perf_counter()
     metrics = _measured(run, generic)
@@ -146,6 +146,7 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
 @click.option("--new-items", help="A feature set whose new items may be listed too.")
 @k_option
 @label_option
+@overwrite_option
 @artifacts_root_option
 @run_options
 def recommend(
@@ -156,6 +157,7 @@ def recommend(
     new_items: str | None,
     k: int,
     label: str | None,
+    overwrite: bool,
     artifacts_root: Path,
     run_argument: str | None,
     run_option: str | None,
@@ -167,13 +169,15 @@ def recommend(
         raise click.UsageError("whom to recommend to? give one of --user, --items and --all")
     if everybody != (out is not None):
         raise click.UsageError("--all and --out go together: give both or none")
+    if out is not None and out.suffix != ".parquet":
+        raise click.UsageError(f"--out {out}: is written as Parquet; end its name in .parquet")
     from sgfd import recommenders
 
-    run = open_run(run_argument or run_option, runs_root)
+    run = open_run(run_argument, run_option, runs_root)
     if new_items is not None:
         run = recommenders.with_new_items(run, open_features(new_items, artifacts_root))
     if out is not None:
-        recommenders.write_recommendations(run, out, k, label)
+        recommenders.write_recommendations(run, out, k, label, overwrite)
         result = {"run": str(run.folder), "users": len(run.names.users), "file": str(out)}
         present(result, as_json, lambda: click.echo(f"lists         {out}"))
         return
@@ -204,7 +208,7 @@ def similar(
     """List the items nearest to an item, by the vectors that a backbone learnt."""
     from sgfd import recommenders
 
-    run = open_run(run_argument or run_option, runs_root)
+    run = open_run(run_argument, run_option, runs_root)
     rows = recommenders.similar(run, item, k, label)
     result = {"run": str(run.folder), "item": item, "items": rows}
     present(result, as_json, lambda: print_items(rows))

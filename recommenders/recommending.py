@@ -63,16 +63,21 @@ def similar(run: Run, item_id: str, k: int = 10, label: str | None = None) -> li
 
 
 def write_recommendations(
-    run: Run, path: str | Path, k: int = 10, label: str | None = None
+    run: Run,
+    path: str | Path,
+    k: int = 10,
+    label: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Lists of all users as a Parquet file (one row a user), in bounded memory.
 
     Raises:
-        JobError: the file exists, or its folder doesn't, or no item has the label.
+        JobError: the file exists and is not to be overwritten, its folder doesn't, or no item has
+            the label.
     """
     path = Path(path)
-    if path.exists():
-        raise JobError(path, "exists already", "choose another name")
+    if path.exists() and not (overwrite and path.is_file()):
+        raise JobError(path, "exists already", "choose another name or overwrite it")
     if not path.parent.is_dir():
         raise JobError(path.parent, "is no folder", "make it, or choose another place")
     candidates = labelled(run, label)

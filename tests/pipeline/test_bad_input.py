@@ -22,7 +22,24 @@ BAD = {
     "no data set": (("train", "--backbone", "bm3"), "--dataset says what to train on"),
     "no feature set": ((*TRAIN, "--features", "artifacts/x"), "is no feature set"),
     "no run": (("evaluate",), "there is no run"),
-    "unknown run": (("evaluate", "--run", "x"), "is not a run"),
+    "unknown run": (("evaluate", "--run", "x"), "run 'x': is not in runs and no folder"),
+    "two runs": (("similar", "--item", "i1", "--run", "x", "y"), "two runs are named, y and x"),
+    "lists that are no Parquet": (
+        ("recommend", "--all", "--out", "x.csv"),
+        "--out x.csv: is written as Parquet; end its name in .parquet",
+    ),
+    "a setting as an option": ((*TRAIN, "--epochs", "3"), "write --set epochs=VALUE"),
+    "no data root": (("data", "list", "--data-root", "nope"), "'nope' does not exist"),
+    "no artifacts root": (
+        ("features", "list", "--artifacts-root", "nope"),
+        "--artifacts-root nope: is no folder",
+    ),
+    "a feature set without a name": ((*TRAIN, "--features", ""), "the feature set's name is empty"),
+    "an empty name": ((*TRAIN, "--name", ""), "--name: '' is no plain folder name"),
+    "a server that does not answer": (
+        ("features", "pull", "ftp://127.0.0.1:1/x"),
+        "ftp://127.0.0.1:1/x: can't be read or written (ConnectionRefusedError",
+    ),
     "a name that is a path": (("distill", "--dataset", "sample", "--name", "../x"), "plain folder"),
     "no CUDA": ((*TRAIN, "--device", "cuda"), "no CUDA device is available"),
     "negative seed": ((*TRAIN, "--seed", "-1"), "Invalid value for '--seed'"),
@@ -123,6 +140,7 @@ def test_a_broken_data_set_is_refused_and_checked(pipeline, tmp_path):
     checked = pipeline("data", "check", "shop")
     assert checked.code == 2
     assert "MetaData_normal.npy" in checked.err
+    assert checked.out == "shop: 1 problem\n"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -149,8 +167,32 @@ def test_a_feature_set_of_other_items_is_refused(pipeline, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_data_set_of_a_feature_set_that_is_elsewhere_is_asked_for(pipeline, tmp_path):
+    folder = tmp_path / "elsewhere" / "shop"
+    folder.mkdir(parents=True)
+    np.save(folder / "FeatureImage_normal.npy", np.eye(8, dtype=np.float32))
+    assert pipeline("distill", "--dataset", folder, "--method", "raw").code == 0
+    done = pipeline("train", "--backbone", "bm3", "--features", "shop-raw")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "data set 'shop', of which artifacts/shop-raw was made: is not in data" in done.err
+    assert "give --dataset" in done.err
+
+
+@pytest.mark.parametrize("group", [(), ("data",), ("features",)])
+def test_a_group_without_a_command_prints_its_help(pipeline, group):
+    done = pipeline(*group)
+    text = done.out or done.err
+    assert text.startswith("Usage: pipeline")
+    assert text == pipeline(*group, "--help").out
+
+
 def test_an_unknown_user_is_refused(pipeline):
-    assert pipeline("train", "--backbone", "popular", "--dataset", "sample").code == 0
+    assert (
+        pipeline("train", "--backbone", "popular", "--dataset", "sample", "--name", "r").code == 0
+    )
+    done = pipeline("evaluate", "rr")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "run 'rr': is not in runs and no folder; choose r, or give --runs-root" in done.err
     done = pipeline("recommend", "--user", "nobody")
     assert done.code == 2
     assert "user 'nobody': is not among the 600 users" in done.err

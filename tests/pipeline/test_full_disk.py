@@ -5,7 +5,9 @@ write in the same way (EFBIG in place of ENOSPC).
 """
 
 import resource
+import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,14 @@ def names(folder):
 def trained(root, **options):
     settings = find_backbone("bpr").Settings(epochs=2, embedding_dim=16, checkpoint_seconds=0)
     return train(SAMPLE, "bpr", settings=settings, runs_root=root, **options)
+
+
+def test_output_that_finds_no_room_is_one_line(command):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, "data", "list"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: the output: can't be read or written (No space left")
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("size", [200, 10_000, 30_000, 60_000, 100_000])

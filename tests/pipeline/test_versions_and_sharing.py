@@ -175,6 +175,12 @@ def test_a_push_into_a_folder_keeps_the_name(here, pipeline):
     assert pushed["where"] == f"shared/office@{pushed['version']}"
 
 
+def test_show_says_what_guided_a_set_and_how_it_was_made(here, pipeline):
+    shown = pipeline("features", "show", "office").out
+    assert " training interactions: split given, seed 0, protocol honest\n" in shown
+    assert "settings      dimension 16, " in shown
+
+
 def test_an_interrupted_pull_says_so_and_goes_on(here, start_in, pipeline):
     stop = """
 import os, signal
@@ -200,6 +206,7 @@ main()
 
 BAD = {
     "a version as a name": (("distill", "--dataset", "sample", "--name", "a@b"), "plain folder"),
+    "a misspelt set": (("features", "show", "ofice"), "choose office, or give --artifacts-root"),
     "no such version": (("features", "show", f"office@{'0' * 16}"), "see `pipeline features list`"),
     "no version": (("features", "show", "office@new"), "names no version"),
     "nothing published": ((*TRAIN, "both@latest"), "both has no latest version"),

@@ -179,6 +179,8 @@ def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
         assert table.loc[user, "item_id"].tolist() == [row["item_id"] for row in rows]
     with pytest.raises(JobError, match="exists already"):
         recommenders.write_recommendations(run, path)
+    recommenders.write_recommendations(run, path, 3, overwrite=True)
+    assert pd.read_parquet(path)["item_id"].map(len).eq(3).all()
     assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
 
 
