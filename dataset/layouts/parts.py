@@ -79,7 +79,6 @@ def read_csv(
         )
     if frame.empty and "itemID" in needed:
         problems.warning(path, "has no rows", "add some, or remove the file")
-    warn_of_ratings(path, frame.columns, problems)
     return frame
 
 

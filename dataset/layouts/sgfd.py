@@ -21,6 +21,7 @@ from sgfd.dataset.layouts.parts import (
     read_csv,
     same_rows,
     vocabulary_of,
+    warn_of_ratings,
     warn_of_unread,
 )
 from sgfd.dataset.problems import Problems, places
@@ -49,6 +50,8 @@ def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Int
         if (frame := _attempt_csv(folder / f"{name}.csv", ("itemID", "userID"), problems))
         is not None
     }
+    for name, frame in frames.items():
+        warn_of_ratings(folder / f"{name}.csv", frame.columns, problems)
     read = (problems.attempt(_part, folder / f"{n}.csv", f) for n, f in frames.items())
     parts = {name: part for name, part in zip(frames, read, strict=True) if part is not None}
     n_items, counted = _count_items(folder, features, described, parts)
