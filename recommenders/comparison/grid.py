@@ -332,9 +332,9 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
             return seconds(still, list(results.values())) / jobs
 
         logger.info(
-            "%d cells, %d of them done; about %s to go, %d at a time with %d threads each",
-            len(cells),
+            "cells: %d of %d done; about %s to go, %d at a time (threads each: %d)",
             len(results),
+            len(cells),
             in_words(left()),
             jobs,
             each,

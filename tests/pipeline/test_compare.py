@@ -31,7 +31,7 @@ def test_one_command_from_feature_sets_to_an_answer_in_words(pipeline, tmp_path)
     again = pipeline("compare", *what, *QUICK)
     assert again.code == 0
     assert sentence in again.out
-    assert "6 cells, 6 of them done" in again.err
+    assert "cells: 6 of 6 done" in again.err
 
 
 def test_the_plan_counts_the_trials_of_tuning(pipeline):

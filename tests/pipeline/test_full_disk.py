@@ -110,5 +110,5 @@ def test_a_comparison_tells_of_the_cells_that_found_no_room_and_goes_on_later(
     assert names(runs) == ["honest-popular-none-seed0"]
     again = run_in(tmp_path, *arguments)
     assert again.code == 0, again.err
-    assert "2 cells, 1 of them done" in again.err
+    assert "cells: 1 of 2 done" in again.err
     assert names(runs) == ["honest-bpr-none-seed0", "honest-popular-none-seed0"]
