@@ -50,6 +50,12 @@ class FusedRows:
         return sum(self.widths)
 
     @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which items have any modality, bool (n,)."""
+        present: NDArray[np.bool_] = np.any([f.present for f in self.features.values()], axis=0)
+        return present
+
+    @property
     def block_rows(self) -> int:
         """Rows of a block whose copies stay small."""
         return max(1, BLOCK_VALUES // self.width)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
+from sgfd.distill.errors import DistillError
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.pairs import TrainingPairs
@@ -42,10 +43,21 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
     features, columns = task.catalog.features, task.standardisation
     assert task.pairs is not None
     rows = FusedRows(features, columns, task.device)
+    if not guides(rows, task.pairs):
+        raise DistillError(
+            "the training interactions",
+            "hold no user with 2 items that have features: there is nothing to follow",
+            "add interactions, or choose a --method that needs none",
+        )
     weight = metric_weight(rows, task.pairs, settings)
     nested = nested_widths(len(weight))
     made = made_by_fused_student(rows, columns, weight, nested)
     return replace(made, quality=measure(task, made))
+
+
+def guides(rows: FusedRows, pairs: TrainingPairs) -> bool:
+    """Whether any user had 2 items that have content: without, there is no co-interaction."""
+    return len(pairs.users_with(2, rows.present)) > 0
 
 
 def metric_weight(
@@ -65,7 +77,7 @@ def unit_scale_weight(rows: FusedRows, pairs: TrainingPairs, settings: SGFDPlusS
     starts, whose step size is of that scale."""
     weight, gram = _metric(rows, pairs, settings)
     total = np.vdot(weight.numpy() @ gram, weight.numpy())  # sum_i |z_i|^2 = tr(W U'U W')
-    return weight * float(np.sqrt(len(pairs.items) / total))
+    return weight * float(np.sqrt(len(pairs.items) / total)) if total else weight  # 0: all alike
 
 
 def _metric(

@@ -61,9 +61,10 @@ class TrainingPairs:
         """The pairs of these items alone."""
         return self.without(np.setdiff1d(np.arange(self.matrix.shape[1]), items))
 
-    def users_with(self, least: int) -> Indices:
-        """The users who have at least so many items, ascending."""
-        return np.flatnonzero(self.user_degrees >= least)
+    def users_with(self, least: int, among: NDArray[np.bool_] | None = None) -> Indices:
+        """The users who have at least so many items (of `among`, (n,), where given), ascending."""
+        counts = self.user_degrees if among is None else self.matrix @ among.astype(np.float32)
+        return np.flatnonzero(counts >= least)
 
     def blocks(self, most_pairs: int) -> Iterator["tuple[Indices, csr_array]"]:
         """All users in blocks of about so many pairs: their items and the matrix of just these."""

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sgfd.distill.fused import FusedRows, linear_map, made_by_fused_student, nested_widths
 from sgfd.distill.held_out import HeldOutItems, hold_items_out
-from sgfd.distill.interaction_metric import content_weight, unit_scale_weight
+from sgfd.distill.interaction_metric import content_weight, guides, unit_scale_weight
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.objective import Interaction, Semantic, Structure
 from sgfd.distill.pairs import TrainingPairs
@@ -37,17 +37,16 @@ Indices = NDArray[np.int64]
 
 def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
     """Train the student on all items."""
-    features, columns = task.catalog.features, task.standardisation
-    rows = FusedRows(features, columns, task.device, settings.input_normalised)
+    columns = task.standardisation
+    rows = FusedRows(task.catalog.features, columns, task.device, settings.input_normalised)
     pairs = task.pairs
     figures: dict[str, Any] = {}
-    if pairs is None or not len(pairs.users_with(2)):
+    if pairs is None or not guides(rows, pairs):
         logger.warning(
-            "no user with 2 training items guides the student: "
+            "no user with 2 training items that have features guides the student: "
             "it keeps the generic features' inner products, as principal components do"
         )
-        present = np.any([feature.present for feature in features.values()], axis=0)
-        weight = content_weight(rows, np.flatnonzero(present), settings.dimension)
+        weight = content_weight(rows, np.flatnonzero(rows.present), settings.dimension)
     else:
         weight, figures = _guided(rows, pairs, task, settings)
     nested = nested_widths(len(weight)) if settings.nested else ()
@@ -217,7 +216,7 @@ def _figures(
     held_out = hold_items_out(pairs, settings.held_out_share, task.seed)
     judge = HeldOutItems.of(pairs, held_out)
     left = pairs.without(held_out)
-    if judge is None or not len(left.users_with(2)):
+    if judge is None or not guides(rows, left):
         return {}
     start = unit_scale_weight(rows, left, settings).to(task.device)
     trained = _trained(start, rows, left, task, settings, task.work)

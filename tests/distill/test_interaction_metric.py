@@ -1,10 +1,12 @@
 """The closed form against its formula, written densely, and the rows that it is a map of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from sgfd.dataset import load_dataset
+from sgfd.dataset import Interactions, Pairs, Vocabulary, load_dataset
 from sgfd.distill import DistillError, InteractionMetricSettings, distill
 from sgfd.distill.fused import FusedRows
 from sgfd.distill.interaction_metric import content_weight, metric_weight
@@ -118,6 +120,18 @@ def test_only_the_training_part_is_seen(tmp_path, monkeypatch):
     assert first.manifest.interactions.split == "given"
     fingerprints = [f.manifest.dataset.fingerprints.interactions for f in (first, second)]
     assert fingerprints[0] != fingerprints[1]
+
+
+def test_interactions_of_items_without_content_are_refused(made, rng, tmp_path):
+    values = rng.normal(size=(12, 6)).astype(np.float32)
+    values[:4] = np.nan
+    dataset = made(None, image=values)
+    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    pairs = Pairs(np.array([0, 0, 0]), np.array([1, 2, 7]))
+    interactions = Interactions(Vocabulary(["u"]), dataset.catalog.items, pairs, nothing, nothing)
+    with pytest.raises(DistillError, match="no user with 2 items that have features"):
+        distill(replace(dataset, interactions=interactions), tmp_path / "x", SETTINGS, threads=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_catalogue_without_interactions_is_refused(made, rng, tmp_path):

@@ -102,16 +102,8 @@ def test_guidance_finds_what_content_hides(made, rng, tmp_path):
     taste = rng.integers(0, 8, users)
     member = np.stack([rng.choice(np.flatnonzero(group == t), each, replace=False) for t in taste])
     user, item = np.repeat(np.arange(users), each), member.reshape(-1)
-    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
-    interactions = Interactions(
-        Vocabulary([f"u{k}" for k in range(users)]),
-        dataset.catalog.items,
-        Pairs(user, item),
-        nothing,
-        nothing,
-    )
     result = distill(
-        replace(dataset, interactions=interactions),
+        interacted(dataset, user, item),
         tmp_path / "x",
         SGFDPlusSettings(dimension=8, epochs=20, held_out_share=0.2),
         threads=1,
@@ -159,6 +151,53 @@ def test_without_interactions_it_says_so_and_keeps_the_content(made, rng, tmp_pa
     x = (values - values.mean(axis=0)) / values.std(axis=0)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(z @ z.T, x @ x.T, atol=1e-4)
+
+
+def interacted(dataset, user, item):
+    """The data set with these training interactions."""
+    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+    users = Vocabulary([f"u{k}" for k in range(max(user) + 1)])
+    pairs = Pairs(np.array(user), np.array(item))
+    return replace(
+        dataset, interactions=Interactions(users, dataset.catalog.items, pairs, nothing, nothing)
+    )
+
+
+@pytest.fixture
+def without_content(made, rng):
+    """Two users of items without any feature, the second one of an item that has them, too."""
+    values = rng.normal(size=(12, 6)).astype(np.float32)
+    values[:4] = np.nan
+    return interacted(made(None, image=values), [0, 0, 1, 1, 1], [0, 1, 2, 3, 5])
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_no_user_has_two_items_with_content_it_falls_back(without_content, tmp_path, caplog):
+    guided = distill(without_content, tmp_path / "a", SGFDPlusSettings(dimension=6), threads=1)
+    assert "no user with 2 training items that have features guides the student" in caplog.text
+    free = replace(without_content, interactions=None)
+    other = distill(free, tmp_path / "b", SGFDPlusSettings(dimension=6), threads=1)
+    rows = [np.load(result.artifact / "image.npy") for result in (guided, other)]
+    np.testing.assert_array_equal(*rows)
+
+
+@pytest.mark.filterwarnings("error")
+def test_left_without_content_it_measures_nothing_and_is_guided(made, rng, tmp_path):
+    """Both items that have content and a user are held out."""
+    values = rng.normal(size=(12, 6)).astype(np.float32)
+    values[:4] = np.nan
+    dataset = interacted(made(None, image=values), [0, 0, 1, 1, 0, 0], [0, 1, 2, 3, 5, 6])
+    settings = replace(QUICK, dimension=6, epochs=1, held_out_share=0.5)
+    result = distill(dataset, tmp_path / "x", settings, seed=1, threads=1)
+    assert "held_out_recall@20" not in result.quality
+    assert np.isfinite(np.load(result.artifact / "image.npy")[4:]).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_items_that_are_all_alike_break_nothing(made, tmp_path):
+    dataset = interacted(made(None, image=np.ones((12, 6), np.float32)), [0, 0, 1], [0, 1, 2])
+    result = distill(dataset, tmp_path / "x", replace(QUICK, dimension=6, epochs=1), threads=1)
+    assert not np.load(result.artifact / "image.npy").any()
 
 
 @pytest.mark.parametrize("reads", [1, 8, 30])
