@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
+from sgfd.distill.fused import FusedRows, linear_map
 from sgfd.distill.pairs import TrainingPairs, narrowed
 from sgfd.distill.streaming import BLOCK_VALUES
 
@@ -68,6 +71,35 @@ class HeldOutItems:
             best = scores.topk(min(CUTOFF, wanted.shape[1]), dim=1).indices
             recalls.append(wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1))
         return float(torch.cat(recalls).mean())
+
+
+def held_out_figures(
+    rows: FusedRows,
+    pairs: TrainingPairs,
+    share: float,
+    seed: int,
+    fit: Callable[[TrainingPairs], dict[str, Tensor]],
+) -> dict[str, Any]:
+    """Fit without a share of the items, and look for them as if they were new.
+
+    `held_out_recall@20` is that of nearest neighbour among the held-out items: by the generic
+    features (fused) and by each map (d, D) that `fit` makes of the pairs that are left. Nothing is
+    chosen by it: on so few items it differs more by chance than by settings. None at all where no
+    user has items on both sides, or nothing is left to guide.
+    """
+    held_out = hold_items_out(pairs, share, seed)
+    judge, left = HeldOutItems.of(pairs, held_out), pairs.without(held_out)
+    if judge is None or not guides(rows, left):
+        return {}
+    recall = {"generic": judge.recall(rows.read_all)}
+    for kind, weight in fit(left).items():
+        recall[kind] = judge.recall(partial(rows.read_all, then=linear_map(weight)))
+    return {"held_out_recall@20": recall}
+
+
+def guides(rows: FusedRows, pairs: TrainingPairs) -> bool:
+    """Whether any user had 2 items that have content: without, there is no co-interaction."""
+    return len(pairs.users_with(2, rows.present)) > 0
 
 
 def at_most(index: Indices, most: int) -> Indices:

@@ -19,6 +19,7 @@ sums s_u = sum_i a_ui u_i / |a_i|, never C itself:
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from sgfd.distill.errors import DistillError
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
+from sgfd.distill.held_out import guides, held_out_figures
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.quality import measure
@@ -49,15 +51,19 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
             "hold no user with 2 items that have features: there is nothing to follow",
             "add interactions, or choose a --method that needs none",
         )
+    figures: dict[str, Any] = {}
+    if task.measured:
+        figures = held_out_figures(
+            rows,
+            task.pairs,
+            settings.held_out_share,
+            task.seed,
+            lambda left: {"closed_form": metric_weight(rows, left, settings)},
+        )
     weight = metric_weight(rows, task.pairs, settings)
     nested = nested_widths(len(weight))
     made = made_by_fused_student(rows, columns, weight, nested)
-    return replace(made, quality=measure(task, made))
-
-
-def guides(rows: FusedRows, pairs: TrainingPairs) -> bool:
-    """Whether any user had 2 items that have content: without, there is no co-interaction."""
-    return len(pairs.users_with(2, rows.present)) > 0
+    return replace(made, quality=measure(task, made) | figures)
 
 
 def metric_weight(

@@ -58,6 +58,16 @@ Content = Annotated[
 ]
 
 
+MeasuredShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=0.5,
+        description="Share of the items that a fit of its own leaves out, to measure.",
+    ),
+]
+
+
 @dataclass(frozen=True, config=CHECKED)
 class SGFDSettings:
     """Settings of semantic-guided feature distillation (Liu et al., ACM MM 2023)."""
@@ -92,6 +102,7 @@ class InteractionMetricSettings:
     ridge: Ridge = 3.0
     strength: Strength = 10.0
     content: Content = 0.3
+    held_out_share: MeasuredShare = 0.1
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -127,14 +138,7 @@ class SGFDPlusSettings:
     learning_rate: LearningRate = 1e-3
     batch_size: Annotated[int, Field(ge=1, description="Users a step.")] = 512
     epochs: Annotated[int, Field(ge=1, description="Passes over the users."), Range(5, 30)] = 15
-    held_out_share: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=0.5,
-            description="Share of the items that a training of its own leaves out, to measure.",
-        ),
-    ] = 0.1
+    held_out_share: MeasuredShare = 0.1
     checkpoint_seconds: CheckpointSeconds = 15.0
 
 

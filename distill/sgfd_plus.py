@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sgfd.distill.fused import FusedRows, linear_map, made_by_fused_student, nested_widths
-from sgfd.distill.held_out import HeldOutItems, hold_items_out
-from sgfd.distill.interaction_metric import content_weight, guides, unit_scale_weight
+from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
+from sgfd.distill.held_out import guides, held_out_figures
+from sgfd.distill.interaction_metric import content_weight, unit_scale_weight
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.objective import Interaction, Semantic, Structure
 from sgfd.distill.pairs import TrainingPairs
@@ -48,7 +48,7 @@ def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
         )
         weight = content_weight(rows, np.flatnonzero(rows.present), settings.dimension)
     else:
-        weight, figures = _guided(rows, pairs, task, settings)
+        _, weight, figures = _guided(rows, pairs, task, settings)
     nested = nested_widths(len(weight)) if settings.nested else ()
     made = made_by_fused_student(rows, columns, weight, nested)
     return replace(made, quality=measure(task, made) | figures)
@@ -197,35 +197,22 @@ class Profiles:
 
 def _guided(
     rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
-) -> tuple[Tensor, dict[str, Any]]:
-    """The map (d, D) trained on all items, and the figures of one trained without some."""
-    figures = _figures(rows, pairs, task, settings) if task.measured else {}
-    start = unit_scale_weight(rows, pairs, settings).to(task.device)
-    return _trained(start, rows, pairs, task, settings, task.work.stage("all-items")), figures
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The closed form and what training makes of it, (d, D), both of all items; and the figures
+    of the same without some."""
 
+    def fit(left: TrainingPairs, work: WorkFolder | Checkpoint) -> tuple[Tensor, Tensor]:
+        start = unit_scale_weight(rows, left, settings).to(task.device)
+        return start, _trained(start, rows, left, task, settings, work)
 
-def _figures(
-    rows: FusedRows, pairs: TrainingPairs, task: Task, settings: SGFDPlusSettings
-) -> dict[str, Any]:
-    """Train without a share of the items, and look for them as if they were new.
+    def kinds(left: TrainingPairs) -> dict[str, Tensor]:
+        return dict(zip(("closed_form", "student"), fit(left, task.work), strict=True))
 
-    `held_out_recall@20` is that of nearest neighbour among the held-out items: by the generic
-    features (fused), by the closed form and by the student. Nothing is chosen by it: on so few
-    items it differs more by chance than by the number of epochs.
-    """
-    held_out = hold_items_out(pairs, settings.held_out_share, task.seed)
-    judge = HeldOutItems.of(pairs, held_out)
-    left = pairs.without(held_out)
-    if judge is None or not guides(rows, left):
-        return {}
-    start = unit_scale_weight(rows, left, settings).to(task.device)
-    trained = _trained(start, rows, left, task, settings, task.work)
-    recall = {
-        "generic": judge.recall(rows.read_all),
-        "closed_form": judge.recall(lambda items: rows.read_all(items, linear_map(start))),
-        "student": judge.recall(lambda items: rows.read_all(items, linear_map(trained))),
-    }
-    return {"held_out_recall@20": recall}
+    figures: dict[str, Any] = {}
+    if task.measured:
+        share = settings.held_out_share
+        figures = held_out_figures(rows, pairs, share, task.seed, kinds)
+    return *fit(pairs, task.work.stage("all-items")), figures
 
 
 def _trained(
