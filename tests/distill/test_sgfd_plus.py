@@ -89,6 +89,19 @@ def test_the_card_says_what_guided_it_and_how_new_items_are_embedded(guided):
     assert f"{use.pairs} training interactions guided it: those of split `given`, seed 0" in card
     assert "embeds new items: `W unit((x - mean) / scale) + b`, to unit norm." in card
     assert "`fused` sums them, before the norm, over those of image, text that an item" in card
+    assert "- held out recall@20: share of a user's items among the 20 nearest" in card
+    assert "- fidelity: mean cosine of student and teacher" in card
+
+
+def test_fidelity_is_the_cosine_of_the_student_and_where_it_starts(guided, tmp_path):
+    settings = InteractionMetricSettings(dimension=16)
+    start = distill(load_dataset("sample"), tmp_path / "start", settings, threads=1)
+    for name in ("fused", "image", "text"):
+        rows = [np.load(made.artifact / f"{name}.npy") for made in (guided, start)]
+        cosines = np.nansum(rows[0] * rows[1], axis=1)[~np.isnan(rows[0][:, 0])]
+        fidelity = guided.quality[name]["fidelity"]
+        assert fidelity == pytest.approx(cosines.mean(), abs=1e-5)
+        assert 0 < fidelity < 1
 
 
 def test_guidance_finds_what_content_hides(made, rng, tmp_path):
