@@ -37,6 +37,11 @@ class Range:
         return f"{self.low:g} to {self.high:g}{', by logarithm' if self.log else ''}"
 
 
+def numbers_of(settings: type[Any]) -> list[str]:
+    """The settings that are plain numbers: what a search can be given a range of."""
+    return [name for name, hint in get_type_hints(settings).items() if hint in (int, float)]
+
+
 def ranges_of(settings: type[Any]) -> dict[str, Range]:
     """The ranges that a settings class declares, by setting."""
     return {

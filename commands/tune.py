@@ -1,5 +1,6 @@
 """`pipeline tune`: settings searched on valid, of a backbone or of a method of stage one."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ OF_DISTILLING = {  # what `--stage distill` takes
     "bounds",
     multiple=True,
     metavar="NAME=LOW:HIGH",
-    help="Search a setting elsewhere than its backbone or method says; repeatable.",
+    help="Search a setting elsewhere than its backbone or method says; repeatable. Of --stage "
+    "distill any number will do, such as dimension=16:64: a size is judged by Recall@20 alone, "
+    "whatever it costs.",
 )
 @click.option("--name", help="Name of the search's folder [default: made from the inputs].")
 @click.option(
@@ -123,13 +126,16 @@ def _tune_method(
     options: dict[str, Any],
 ) -> None:
     from sgfd.distill import DEFAULT_METHOD, METHODS
-    from sgfd.settings import ranges_of
+    from sgfd.settings import numbers_of, ranges_of
 
     name = name or DEFAULT_METHOD
     kind = choose(name, METHODS, "--method").settings
     overrides = options["overrides"]
     settings = read_settings(kind, overrides)
-    ranges = _ranges(kind, ranges_of(kind), bounds)
+    fixed = tuple(pair.partition("=")[0] for pair in overrides)
+    ranges = _ranges(kind, ranges_of(kind), bounds, numbers_of(kind))
+    given = {text.partition("=")[0] for text in bounds}
+    settings = _within(settings, {each: ranges[each] for each in given.difference(fixed)})
     if options["dataset"] is None:
         raise click.UsageError("missing option --dataset; name a data set")
     from sgfd.distill import tuning
@@ -144,7 +150,7 @@ def _tune_method(
         options["seed"],
         method=name,
         trials=trials,
-        fixed=tuple(pair.partition("=")[0] for pair in overrides),
+        fixed=fixed,
         ranges=ranges,
         split=options["split"],
         split_seed=options["split_seed"],
@@ -169,13 +175,20 @@ def _tune_method(
 
 
 def _ranges(
-    settings: type[Any], declared: dict[str, "Range"], bounds: tuple[str, ...]
+    settings: type[Any],
+    declared: dict[str, "Range"],
+    bounds: tuple[str, ...],
+    others: Collection[str] = (),
 ) -> dict[str, "Range"]:
-    """The ranges that are declared, with other bounds where `--range` gives some."""
+    """The ranges that are declared, with other bounds, and those of other settings, where `--range`
+    gives some."""
+    from sgfd.settings import Range
+
     ranges = dict(declared)
+    known = {name: Range(0, 1) for name in others} | ranges
     for text in bounds:
         name, _, ends = text.partition("=")
-        before = choose(name, ranges, "--range")
+        before = choose(name, known, "--range")
         try:
             low, high = (float(end) for end in ends.split(":"))
         except ValueError:
@@ -184,6 +197,13 @@ def _ranges(
         if why := _wrong(settings, name, ranges[name]):
             raise click.UsageError(f"--range {text}: {why}; see --help for what it takes")
     return ranges
+
+
+def _within(settings: Any, ranges: dict[str, "Range"]) -> Any:
+    """The settings to start from, at the nearer end of a range where one lies outside."""
+    values = {name: getattr(settings, name) for name in ranges}
+    ends = {name: min(max(values[name], at.low), at.high) for name, at in ranges.items()}
+    return replace(settings, **{name: type(values[name])(end) for name, end in ends.items()})
 
 
 def _wrong(settings: type[Any], name: str, where: "Range") -> str | None:

@@ -47,7 +47,7 @@ Ridge = Annotated[
     Field(gt=0, description="Penalty lambda of both regressions; a row of content has norm 1."),
     Range(0.3, 30, log=True),
 ]
-Strength = Annotated[
+Strength = Annotated[  # no range: that of the content, to which it is a ratio, is enough
     float,
     Field(ge=0, description="Weight of predicted co-interaction in the inner products."),
 ]
@@ -113,7 +113,7 @@ class SGFDPlusSettings:
     ridge: Ridge = 3.0
     strength: Strength = 10.0
     content: Content = 0.3
-    interaction_weight: NotNegative = 1.0
+    interaction_weight: NotNegative = 1.0  # no range: Adam heeds but ratios, those of the next two
     """Weight of the contrastive loss from users' histories to their other items."""
     structure_weight: Annotated[NotNegative, Range(0, 10)] = 0.0
     """Weight of the loss that holds cosines to those of the content."""

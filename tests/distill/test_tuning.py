@@ -131,6 +131,9 @@ def test_another_search_in_the_folder_is_refused(tuned):
         (("--backbone", "bpr"), "--backbone: is of --stage train"),
         (("--range", "temp=1:2"), "choose temperature"),
         (("--range", "temperature=2:1"), "the low end is not below the high end"),
+        (("--range", "dimension=0:64"), "input should be greater than or equal to 1"),
+        (("--range", "dimension=1.5:64"), "input should be a valid integer"),
+        (("--range", "nested=0:1"), "--range nested: unknown"),
         (("--method", "sgfdplus"), "choose sgfd-plus"),
         (("--set", "temperature=-1"), "--set temperature=-1"),
     ],
@@ -140,6 +143,29 @@ def test_a_wrong_command_line_is_refused_before_data_is_read(arguments, what, tm
     done = CliRunner().invoke(command, [*options, *arguments])
     assert done.exit_code == 2 and what in " ".join(done.output.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_is_searched_where_it_is_told_to(tmp_path):
+    """It starts at the end next to the default; what is declared is searched as without."""
+    options = ("--stage", "distill", "--dataset", "sample", "--method", "interaction-metric")
+    options += ("--trials", "4", "--tunings-root", str(tmp_path))
+    done = CliRunner().invoke(command, [*options, "--range", "dimension=4:16", "--name", "t"])
+    assert done.exit_code == 0, done.output
+    tried = [trial.values for trial in read_trials(tmp_path / "t")]
+    assert tried[0] == {"ridge": 3.0, "content": 0.3, "dimension": 16}
+    assert all(type(values["dimension"]) is int for values in tried)
+    assert all(4 <= values["dimension"] <= 16 for values in tried)
+    assert len({values["dimension"] for values in tried}) > 1
+
+
+def test_the_weight_of_the_interactions_is_searched_where_it_is_told_to(tmp_path):
+    options = ("--stage", "distill", "--dataset", "sample", "--trials", "2", "--name", "t")
+    fixed = [f"--set={name}" for name in ("dimension=8", "epochs=1", "held_out_share=0")]
+    options += ("--range", "interaction_weight=0:0.5", "--tunings-root", str(tmp_path))
+    done = CliRunner().invoke(command, [*options, *fixed])
+    assert done.exit_code == 0, done.output
+    tried = [trial.values["interaction_weight"] for trial in read_trials(tmp_path / "t")]
+    assert tried[0] == 0.5 > tried[1]
 
 
 def test_the_command_line_does_it(tmp_path):
