@@ -141,7 +141,9 @@ def _tune_method(
     from sgfd.distill import tuning
 
     loaded = load(options["dataset"], options["data_root"])
-    parts = (loaded.name, name, f"seed{options['seed']}")
+    parts = [loaded.name, name, f"seed{options['seed']}"]
+    if options["split"] != "given":  # it judges the trials, whatever the method
+        parts.append(options["split"])
     found = tuning.tune(
         loaded,
         tunings_root

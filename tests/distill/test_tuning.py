@@ -178,3 +178,13 @@ def test_the_command_line_does_it(tmp_path):
     assert "tuned         2 trials: ridge" in done.output
     (made,) = tmp_path.glob("*/feature-set")
     assert np.load(made / "fused.npy").shape[1] == 8
+
+
+def test_each_split_has_a_folder_of_its_own(tmp_path):
+    options = ("--stage", "distill", "--dataset", "sample", "--method", "interaction-metric")
+    options += ("--set", "dimension=8", "--trials", "1", "--tunings-root", str(tmp_path))
+    for split in ("given", "cold-items"):
+        done = CliRunner().invoke(command, [*options, "--split", split])
+        assert done.exit_code == 0, done.output
+    names = {folder.name for folder in tmp_path.iterdir()}
+    assert names == {f"sample-interaction-metric-seed0{end}" for end in ("", "-cold-items")}
