@@ -133,7 +133,7 @@ def made_by_fused_student(
     plain = weight.detach().cpu().numpy()
     if not rows.normalised:
         plain = plain / rows.part_scales()
-    if len(features) > 1 and FUSED not in features:
+    if len(features) > 1:
         modalities[FUSED] = MadeModality(
             sources=tuple(features.values()),
             dimension=len(weight),

@@ -34,6 +34,7 @@ class Method:
         settings: the class of its settings.
         needs_features, needs_labels, needs_interactions: what a data set must have.
         uses_interactions: whether the training interactions guide it where there are any.
+        fuses: whether it makes one vector of several modalities, as the modality `fused`.
     """
 
     maker_place: str
@@ -42,6 +43,7 @@ class Method:
     needs_labels: bool = False
     needs_interactions: bool = False
     uses_interactions: bool = False
+    fuses: bool = False
 
     def make(self, task: "Task", settings: Any) -> "Made":
         """Fit the maker to the task's catalogue; `settings` is of the method's class."""
@@ -54,7 +56,7 @@ DEFAULT_METHOD = "sgfd-plus"
 
 METHODS: dict[str, Method] = {
     "sgfd-plus": Method(
-        "sgfd.distill.sgfd_plus:sgfd_plus", SGFDPlusSettings, uses_interactions=True
+        "sgfd.distill.sgfd_plus:sgfd_plus", SGFDPlusSettings, uses_interactions=True, fuses=True
     ),
     "sgfd": Method("sgfd.distill.sgfd:sgfd", SGFDSettings, needs_labels=True),
     "interaction-metric": Method(
@@ -62,6 +64,7 @@ METHODS: dict[str, Method] = {
         InteractionMetricSettings,
         needs_interactions=True,
         uses_interactions=True,
+        fuses=True,
     ),
     "raw": Method("sgfd.distill.baselines:raw", RawSettings),
     "standard": Method("sgfd.distill.baselines:standard", StandardSettings),
@@ -76,6 +79,7 @@ METHODS: dict[str, Method] = {
         CLCRecSettings,
         needs_interactions=True,
         uses_interactions=True,
+        fuses=True,
     ),
-    "rq-vae": Method("sgfd.distill.rq_vae:rq_vae", RQVAESettings),
+    "rq-vae": Method("sgfd.distill.rq_vae:rq_vae", RQVAESettings, fuses=True),
 }

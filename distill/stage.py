@@ -1,5 +1,6 @@
 """Stage one from top to bottom: a catalogue becomes a feature set, by any method."""
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from sgfd.dataset import (
     pairs_fingerprint,
 )
 from sgfd.distill.errors import DistillError
+from sgfd.distill.fused import FUSED
 from sgfd.distill.geometry import geometry
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.methods import DEFAULT_METHOD, METHODS, Method
@@ -57,6 +59,8 @@ from sgfd.jobs import (
     use_device,
     use_threads,
 )
+
+logger = logging.getLogger("sgfd")
 
 EXPORT_ROWS = 8192
 EXPORT_VALUES = 2**23  # of one modality in a block, at most: 32 MiB
@@ -134,6 +138,8 @@ def distill(
         refuse_guided_export(dataset.path)
     catalog = usable_catalog(dataset, method, known_method)
     _check_compressed_names(catalog, compress)
+    if split != "given" and not known_method.uses_interactions:
+        logger.info("split %s makes no difference: method %s sees no interaction", split, method)
     pairs, use = None, None
     if known_method.uses_interactions and dataset.interactions is not None:
         pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)
@@ -381,6 +387,12 @@ def usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
         )
     if method.needs_features:
         _check_modalities(catalog)
+    if method.fuses and len(catalog.features) > 1 and FUSED in catalog.features:
+        raise DistillError(
+            catalog.features[FUSED].source,
+            f"the modality's name {FUSED!r} is that of what method {name} makes of all modalities",
+            "name it otherwise",
+        )
     return catalog
 
 

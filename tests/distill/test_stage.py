@@ -130,6 +130,25 @@ def test_a_catalogue_that_cannot_be_distilled_is_refused(labels, features, what,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("method", "said"), [("pca", True), ("interaction-metric", False)])
+def test_a_split_that_a_method_does_not_see_is_told_of(method, said, tmp_path, caplog):
+    caplog.set_level("INFO", "sgfd")
+    distill(load_dataset("sample"), tmp_path / "x", method=method, split="cold-items", threads=1)
+    assert (f"split cold-items makes no difference: method {method}" in caplog.text) == said
+
+
+@pytest.mark.parametrize("method", ["sgfd-plus", "rq-vae"])
+def test_a_modality_called_as_what_is_made_of_all_is_refused(method, made, rng, tmp_path):
+    rows = rng.normal(size=(12, 3)).astype(np.float32)
+    with pytest.raises(DistillError, match=f"'fused' is that of what method {method} makes"):
+        distill(made(None, fused=rows, text=rows), tmp_path / "x", method=method, threads=1)
+    assert list(tmp_path.iterdir()) == []
+    alone = distill(made(None, fused=rows), tmp_path / "x", method=method, threads=1)
+    beside = distill(made(None, fused=rows, text=rows), tmp_path / "y", method="pca", threads=1)
+    names = [set(load(each.artifact).modalities) for each in (alone, beside)]
+    assert names == [{"fused"}, {"fused", "text"}]
+
+
 @pytest.mark.parametrize("name", ["a@b", ".hidden", "two\nlines"])
 def test_a_folder_whose_name_no_set_can_have_is_refused_at_once(made, rng, quick, tmp_path, name):
     dataset = made([0, 1] * 6, image=rng.normal(size=(12, 3)).astype(np.float32))
