@@ -18,6 +18,7 @@ sums s_u = sum_i a_ui u_i / |a_i|, never C itself:
     U'CU = sum_u w_u s_u s_u' - U'U.
 """
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,8 @@ from sgfd.distill.quality import measure
 from sgfd.distill.settings import InteractionMetricSettings, SGFDPlusSettings
 from sgfd.jobs import progress
 
+logger = logging.getLogger("sgfd")
+
 Matrix = NDArray[np.float64]
 
 
@@ -53,6 +56,7 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
         )
     figures: dict[str, Any] = {}
     if task.measured:
+        say_if_clipped(rows, settings.dimension)
         figures = held_out_figures(
             rows,
             task.pairs,
@@ -64,6 +68,17 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
     nested = nested_widths(len(weight))
     made = made_by_fused_student(rows, columns, weight, nested)
     return replace(made, quality=measure(task, made) | figures)
+
+
+def say_if_clipped(rows: FusedRows, dimension: int) -> None:
+    """There are as many directions as columns, and no more."""
+    if dimension > rows.width:
+        logger.warning(
+            "the modalities have %d columns together, so the dimension is %d, not %d",
+            rows.width,
+            rows.width,
+            dimension,
+        )
 
 
 def metric_weight(

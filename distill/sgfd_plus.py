@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
 from sgfd.distill.held_out import at_most, guides, held_out_figures
-from sgfd.distill.interaction_metric import content_weight, unit_scale_weight
+from sgfd.distill.interaction_metric import content_weight, say_if_clipped, unit_scale_weight
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.objective import Interaction, Semantic, Structure
 from sgfd.distill.pairs import TrainingPairs
@@ -43,7 +43,10 @@ def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
     pairs = task.pairs
     start: Tensor | None = None
     figures: dict[str, Any] = {}
-    if pairs is None or not guides(rows, pairs):
+    guided = pairs is not None and guides(rows, pairs)
+    if task.measured:  # a search has many trials
+        _say_what_has_no_effect(task, settings, guided)
+    if pairs is None or not guided:
         logger.warning(
             "no user with 2 training items that have features guides the student: "
             "it keeps the generic features' inner products, as principal components do"
@@ -54,9 +57,24 @@ def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
     nested = nested_widths(len(weight)) if settings.nested else ()
     made = made_by_fused_student(rows, columns, weight, nested)
     by_modality = {}
+    if task.measured:
+        say_if_clipped(rows, settings.dimension)
     if start is not None and task.measured:
         by_modality = _fidelity(made, made_by_fused_student(rows, columns, start, nested))
     return replace(made, quality=measure(task, made, figures=by_modality) | figures)
+
+
+def _say_what_has_no_effect(task: Task, settings: SGFDPlusSettings, guided: bool) -> None:
+    """Name the weights of losses that teach nothing here, which the manifest has all the same."""
+    labels = task.catalog.labels
+    labelled = labels is not None and bool((labels >= 0).any())
+    idle = {
+        "structure_weight": settings.structure_weight and not guided,
+        "semantic_weight": settings.semantic_weight and not (guided and labelled),
+    }
+    if names := [name for name, has_none in idle.items() if has_none]:
+        why = "no item has a label" if guided else "nothing is trained without such users"
+        logger.warning("%s: without effect, as %s", " and ".join(names), why)
 
 
 class SGFDPlus(Trainable):

@@ -166,6 +166,40 @@ def test_without_interactions_it_says_so_and_keeps_the_content(made, rng, tmp_pa
     np.testing.assert_allclose(z @ z.T, x @ x.T, atol=1e-4)
 
 
+WEIGHED = replace(QUICK, epochs=1, structure_weight=0.5, semantic_weight=0.5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "guided", "said"),
+    [
+        ([0, 1] * 6, True, None),
+        (None, True, "semantic_weight: without effect, as no item has a label"),
+        ([-1] * 12, True, "semantic_weight: without effect, as no item has a label"),
+        ([0, 1] * 6, False, "structure_weight and semantic_weight: without effect, as nothing"),
+    ],
+)
+def test_weights_that_can_not_act_are_named(labels, guided, said, made, rng, tmp_path, caplog):
+    values = rng.normal(size=(12, 20)).astype(np.float32)
+    dataset = interacted(made(labels, image=values), [0, 0, 1, 1], [0, 1, 2, 3])
+    if not guided:
+        dataset = replace(dataset, interactions=None)
+    distill(dataset, tmp_path / "x", WEIGHED, threads=1)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text for text in messages if "without effect" in text] == [
+        text for text in messages if said and text.startswith(said)
+    ]
+    assert ("without effect" in caplog.text) == (said is not None)
+
+
+@pytest.mark.parametrize("kind", [SGFDPlusSettings, InteractionMetricSettings])
+def test_a_size_that_content_does_not_have_is_told_of(kind, made, rng, tmp_path, caplog):
+    values = rng.normal(size=(12, 6)).astype(np.float32)
+    dataset = interacted(made(None, image=values), [0, 0, 1, 1], [0, 1, 2, 3])
+    result = distill(dataset, tmp_path / "x", kind(dimension=9), threads=1)
+    assert "have 6 columns together, so the dimension is 6, not 9" in caplog.text
+    assert np.load(result.artifact / "image.npy").shape == (12, 6)
+
+
 def interacted(dataset, user, item):
     """The data set with these training interactions."""
     nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
