@@ -11,7 +11,8 @@ is the data set's own split. Feature sets and comparisons are those that `pipeli
 printed as Markdown: of the variants, and of the leading columns of the default.
 
 Differences over splits are tested by the corrected resampled t-test (Nadeau and Bengio, Machine
-Learning 52, 2003), as the splits' training parts overlap.
+Learning 52, 2003), as the splits' training parts overlap; those on one split over users and seeds,
+as `pipeline compare` does. No p-value is corrected for their number.
 """
 
 import argparse
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from sgfd import featureset
 from sgfd.dataset import load_dataset
 from sgfd.distill import METHODS, distill
 from sgfd.recommenders import comparison, find_backbone
+from sgfd.recommenders.comparison.statistics import p_text, paired_difference
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "raw": ("raw", {}),
@@ -88,10 +91,11 @@ Figures = dict[str, dict[str, "Judged"]]  # of a split: by variant and backbone
 
 @dataclass(frozen=True)
 class Judged:
-    """Means over the seeds."""
+    """Means over the seeds, and Recall@20 of each user (index) with each seed (columns)."""
 
     recall: float
     ndcg: float
+    by_user: pd.DataFrame
 
 
 def run(
@@ -126,12 +130,23 @@ def run(
     figures: Figures = {name: {} for name in variants}
     for name in variants:
         for backbone in backbones:
-            metrics = [one.metrics[part] for one in found.of("honest", backbone, name)]
-            if metrics:
-                figures[name][backbone] = Judged(
-                    *(float(np.mean([m[k] for m in metrics])) for k in ("recall@20", "ndcg@20"))
+            done = found.of("honest", backbone, name)
+            if done:
+                means = (
+                    float(np.mean([one.metrics[part][k] for one in done]))
+                    for k in ("recall@20", "ndcg@20")
                 )
+                figures[name][backbone] = Judged(*means, by_user(done, part))
     return figures
+
+
+def by_user(runs: list[comparison.CellResult], part: str) -> pd.DataFrame:
+    columns = {}
+    for one in runs:
+        assert one.run is not None
+        rows = pd.read_parquet(one.run / "per_user.parquet", filters=[("part", "==", part)])
+        columns[one.cell.seed] = rows.set_index("user_id")["recall@20"]
+    return pd.DataFrame(columns)
 
 
 def made(name: str, dataset: Any, parts: dict[str, Any], options: argparse.Namespace) -> Path:
@@ -143,7 +158,7 @@ def made(name: str, dataset: Any, parts: dict[str, Any], options: argparse.Names
         label, division = f"{dataset.name}-cold{parts['split_seed']}", parts
     path = options.work / "artifacts" / label / name
     if not path.exists():
-        if method == "sgfd-plus":
+        if method in ("sgfd-plus", "interaction-metric"):
             changes = {"held_out_share": 0, **changes}  # its own figures are not what is asked
         settings = kind.settings(**changes)
         distill(dataset, path, settings, method=method, threads=options.threads, **division)
@@ -165,21 +180,22 @@ def cells_of(backbones: list[str], variant: str, splits: list[Figures]) -> Itera
         if not own:
             yield from ("-", "-")
             continue
-        recalls, base_recalls = (np.array([j.recall for j in judged]) for judged in (own, base))
-        yield f"{recalls.mean():.4f} / {np.mean([j.ndcg for j in own]):.4f}"
-        yield "" if variant == GENERIC else difference(recalls, base_recalls)
+        yield f"{np.mean([j.recall for j in own]):.4f} / {np.mean([j.ndcg for j in own]):.4f}"
+        yield "" if variant == GENERIC else difference(own, base)
 
 
-def difference(own: Any, base: Any) -> str:
-    """The relative difference of the means; over splits its p-value."""
-    text = f"{own.mean() / base.mean() - 1:+.1%}"
-    if len(own) < 2:
-        return text
-    d = own - base
+def difference(own: list[Judged], base: list[Judged]) -> str:
+    """The relative difference of the means, and its p-value: over splits, or of one over users."""
+    recalls, base_recalls = (np.array([j.recall for j in judged]) for judged in (own, base))
+    text, d = f"{recalls.mean() / base_recalls.mean() - 1:+.1%}", recalls - base_recalls
+    if len(d) < 2:
+        (pair,) = zip(own, base, strict=True)
+        p = paired_difference((pair[0].by_user - pair[1].by_user).to_numpy().T).p_value
+        return f"{text} (p {p_text(p)})"
     # A fifth of the items is held out: test to training as 1 to 4.
     error = np.sqrt((1 / len(d) + 1 / 4) * d.var(ddof=1))
     p = 2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1) if error else float(d.mean() == 0)
-    return f"{text} (p {p:.3f})"
+    return f"{text} (p {p_text(p)})"
 
 
 if __name__ == "__main__":
