@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlp_student
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -51,7 +52,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "standardised-input": ("sgfd-plus", {"input_normalised": False}),
     "width-64": ("sgfd-plus", {"dimension": 64}),
     "width-256": ("sgfd-plus", {"dimension": 256}),
+    "mlp": ("mlp-student", {}),
 }
+METHODS["mlp-student"] = mlp_student.METHOD
 DEFAULT, GENERIC = "sgfd-plus", "standard"
 PARTS = {"new": "test_among_cold", "all": "test"}
 
