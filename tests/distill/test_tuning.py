@@ -175,7 +175,7 @@ def test_the_command_line_does_it(tmp_path):
         [*options, "--set", "dimension=8", "--trials", "2", "--tunings-root", str(tmp_path)],
     )
     assert done.exit_code == 0, done.output
-    assert "tuned         2 trials: ridge" in done.output
+    assert "tuned         2 trials: none better than the start, ridge" in done.output
     (made,) = tmp_path.glob("*/feature-set")
     assert np.load(made / "fused.npy").shape[1] == 8
 
