@@ -117,14 +117,13 @@ class Generator(_DummyBackendModule):
     set_rng_state = staticmethod(lambda state, _: torch.set_rng_state(state))
 
 
-@pytest.fixture(scope="session")
-def stand_in() -> torch.device:
-    _setup_privateuseone_for_python_backend("standin", Generator())
-    return torch.device("standin", 0)
+# Before any test runs: from the first backward pass on, torch knows of no further device.
+_setup_privateuseone_for_python_backend("standin", Generator())
+STAND_IN = torch.device("standin", 0)
 
 
 @pytest.fixture
-def on_stand_in(stand_in, monkeypatch) -> Callable:
+def on_stand_in(monkeypatch) -> Callable:
     """Inside `with on_stand_in():` both stages compute on the device."""
 
     @contextmanager
@@ -136,8 +135,8 @@ def on_stand_in(stand_in, monkeypatch) -> Callable:
                 torch.inference_mode, "__exit__", lambda ended, *e: ended.off.__exit__(*e)
             )
             for stage in (sgfd.distill.stage, sgfd.recommenders.preparation):
-                patch.setattr(stage, "use_device", lambda _: stand_in)
-            yield stand_in
+                patch.setattr(stage, "use_device", lambda _: STAND_IN)
+            yield STAND_IN
 
     return computing
 
