@@ -133,4 +133,4 @@ def test_ids_are_shown_on_one_line_whatever_is_in_them(pipeline, tmp_path):
     write(tmp_path / "new", ["a", "b\nc\x1b[2J"], image=np.ones((2, 2)))
     done = pipeline("features", "diff", "./old", "./new")
     assert done.code == 0, done.err
-    assert done.out.splitlines()[0] == r"came          1 items: b\nc\x1b[2J"
+    assert done.out.splitlines()[0] == r"came          1 item: b\nc\x1b[2J"
