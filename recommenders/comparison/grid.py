@@ -92,9 +92,13 @@ class Grid:
         if self.dataset.interactions is None:
             raise JobError(where, "has no interactions", "add some: stage two trains on them")
         if not self.cells():
-            why = "".join(f"; {each.what} {each.why}" for each in self.unanswered())
-            remedy = "name other backbones or features" if why else "name backbones and features"
-            raise JobError(where, f"there is nothing to compare{why}", remedy)
+            why = [f"{each.what} {each.why}" for each in self.unanswered()]
+            for backbone in self.settings:
+                if not any(self._makes_sense(backbone, label) for label in self.features):
+                    needs = find_backbone(backbone).needs_features
+                    why.append(f"{backbone} {'needs' if needs else 'takes no'} features")
+            said = "; ".join(["there is nothing to compare", *why])
+            raise JobError(where, said, "name other backbones or features")
         if self.refit and "honest" not in self.protocols:
             raise JobError(
                 "--refit",

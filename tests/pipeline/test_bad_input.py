@@ -43,7 +43,10 @@ BAD = {
     "a name that is a path": (("distill", "--dataset", "sample", "--name", "../x"), "plain folder"),
     "no CUDA": ((*TRAIN, "--device", "cuda"), "no CUDA device is available"),
     "negative seed": ((*TRAIN, "--seed", "-1"), "Invalid value for '--seed'"),
-    "nothing to compare": ((*COMPARE, "none", "--backbones", "content"), "nothing to compare"),
+    "nothing to compare": (
+        (*COMPARE, "none", "--backbones", "content"),
+        "compare; content needs features; name other",
+    ),
     "a setting of no compared backbone": (
         (*COMPARE, "none", "--backbones", "bpr", "--set", "bm3.layers=2"),
         "write --set bpr.NAME=VALUE",
