@@ -80,6 +80,9 @@ def tune(
     The same seed gives the same trials. A setting given by --set stays as it is; the others are
     searched where the list below says. Goes on where it was stopped.
     """
+    fixed = {pair.partition("=")[0] for pair in options["overrides"]}
+    if both := sorted(fixed.intersection(text.partition("=")[0] for text in bounds)):
+        raise click.UsageError(f"--range {both[0]}: --set fixes it; leave one of the two out")
     if stage == "distill":
         _refuse_what_is_of_training()
         _tune_method(method, trials, bounds, name, tunings_root, as_json, options)
@@ -92,7 +95,9 @@ def tune(
     ranges = _ranges(kind.Settings, kind.ranges(), bounds)
     told = training_inputs(options)
     made_from = told.features.manifest.name if told.features else "no-features"
-    parts = (told.dataset.name, told.backbone, made_from, f"seed{options['seed']}")
+    parts = [told.dataset.name, told.backbone, made_from, f"seed{options['seed']}"]
+    if options["split"] != "given":
+        parts.append(options["split"])
     run = recommenders.tune(
         told.dataset,
         told.backbone,

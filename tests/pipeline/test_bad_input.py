@@ -87,6 +87,10 @@ BAD = {
     ),
     "no trials": ((*TUNE, "--trials", "0"), "Invalid value for '--trials'"),
     "a setting without a range": ((*TUNE, "--range", "layers=1:3"), "--range layers: unknown"),
+    "a range of what is fixed": (
+        (*TUNE, "--range", "learning_rate=0.1:1", "--set", "learning_rate=0.1"),
+        "--range learning_rate: --set fixes it",
+    ),
     "a range of one end": ((*TUNE, "--range", "learning_rate=1"), "write --range NAME=LOW:HIGH"),
     "a range upside down": ((*TUNE, "--range", "learning_rate=1:0.1"), "low end is not below"),
     "a range by logarithm from 0": (
