@@ -83,11 +83,11 @@ class EASE(Backbone):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """A low-rank form of the scores, A U S^1/2 (U, q) and V S^1/2 (I, q), B ~ U S V'; for
         neighbours."""
-        weights = self.weights
-        with torch.random.fork_rng([weights.device] if weights.is_cuda else []):
+        weights, device = self.weights, self.weights.device
+        with torch.random.fork_rng([device] if weights.is_cuda else [], device_type=device.type):
             torch.manual_seed(0)
             left, sizes, right = torch.svd_lowrank(weights, min(64, len(weights)))
-        everybody = torch.arange(self.inputs.n_users, device=self.weights.device)
+        everybody = torch.arange(self.inputs.n_users, device=device)
         return self._sums(everybody, left * sizes.sqrt()), right * sizes.sqrt()
 
     def rescore(self, users: Tensor, items: Tensor) -> Tensor:
