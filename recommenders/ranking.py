@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from sgfd.recommenders.backbone import Backbone
-from sgfd.recommenders.evaluation import Rank, Scores, Similarity, top_k, top_k_by_score
+from sgfd.recommenders.evaluation import (
+    Rank,
+    Scores,
+    Similarity,
+    first_unseen,
+    top_k,
+    top_k_by_score,
+)
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
 
@@ -59,6 +66,25 @@ def rank_by_shortlist(model: Backbone, size: int) -> Rank:
         return best.cpu().numpy(), of_best.float().cpu().numpy()
 
     return rank
+
+
+def remembered(rank: Rank, seen: ItemSets, most: int, further: int) -> Rank:
+    """The same lists, where they are up to `most` long and of all items, but each user is ranked
+    once: what he may not be recommended beyond `seen`, up to `further` items, is struck from longer
+    lists. They are kept, so that all are ranked anew where `further` is larger than `most`."""
+    kept: tuple[Indices, Scores] | None = None
+
+    def read_off(
+        users: Indices, k: int, unwanted: ItemSets, candidates: Indices | None = None
+    ) -> tuple[Indices, Scores]:
+        nonlocal kept
+        if candidates is not None or k > most or further > most:
+            return rank(users, k, unwanted, candidates)
+        if kept is None:
+            kept = rank(np.arange(seen.n_users), most + further, seen)
+        return first_unseen(kept[0][users], kept[1][users], k, unwanted)
+
+    return read_off
 
 
 def rank_by_vectors(users: Scores, items: Scores, similarity: Similarity) -> Rank:

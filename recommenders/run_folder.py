@@ -42,7 +42,7 @@ from sgfd.recommenders.evaluation import CUTOFFS, Judgement, Rank, Scores, Simil
 from sgfd.recommenders.inputs import ModalityFeatures, make_inputs
 from sgfd.recommenders.item_sets import Indices, ItemSets
 from sgfd.recommenders.protocols import JudgedPart, SplitSets
-from sgfd.recommenders.ranking import rank_by_model, rank_by_vectors
+from sgfd.recommenders.ranking import rank_by_model, rank_by_vectors, remembered
 
 RUN_FORMAT = 1
 NARROWED_FORMAT = 2  # judged among some items or users alone: readers of 1 would judge all
@@ -154,17 +154,23 @@ class Run:
             )
         return int(found[0])
 
-    def judge(self, part: JudgedPart, generic: Mapping[str, Feature] | None = None) -> Judgement:
+    def judge(
+        self,
+        part: JudgedPart,
+        generic: Mapping[str, Feature] | None = None,
+        rank: Rank | None = None,
+    ) -> Judgement:
         """Measure the run on a part of the stored interactions.
 
         Args:
+            rank: the run's own, where it is at hand.
             generic: the catalogue's own features, by `generic_features`: the one thing that no
                 run holds, because it is large. Where they are given, the diversity of test's
                 lists is measured by them; nothing is chosen by it, so that valid does without.
         """
         split = self.split
         return judge(
-            self.rank,
+            rank or self.rank,
             split.seen_before(part),
             split.to_judge(part),
             train=split.train,
@@ -219,9 +225,12 @@ def write_run(
 
     # Judged as any later reader will: from the files alone, but for the generic features.
     draft = _open(folder, record)
-    judgements = {str(part): draft.judge(part, generic) for part in split.judged_parts()}
+    rank, most = draft.rank, max(CUTOFFS)
+    if find_backbone(record["backbone"]).rescores():  # whose scores cost more than his lists
+        rank = remembered(rank, split.train, most, int(split.valid.sizes.max(initial=0)))
+    judgements = {str(part): draft.judge(part, generic, rank) for part in split.judged_parts()}
     _write_per_user(folder, judgements, names.users)
-    write_lists(draft, folder / "topk.parquet", max(CUTOFFS))
+    write_lists(draft, folder / "topk.parquet", most, rank=rank)
     return {part: judgement.metrics for part, judgement in judgements.items()}
 
 
@@ -339,14 +348,18 @@ def _write_per_user(
     pd.concat(frames).to_parquet(folder / "per_user.parquet", index=False)
 
 
-def write_lists(run: Run, path: Path, k: int, candidates: Indices | None = None) -> None:
+def write_lists(
+    run: Run, path: Path, k: int, candidates: Indices | None = None, rank: Rank | None = None
+) -> None:
     """One row a user: the ids and scores of the k best items not in train or valid.
 
     Users are ranked and written in blocks, so that memory does not grow with their number.
 
     Args:
         candidates: the items that may be listed, ascending; all where None.
+        rank: the run's own, where it is at hand.
     """
+    rank = rank or run.rank
     seen = run.split.seen_before("test")
     kinds = {"user_id": pa.string(), "item_id": pa.list_(pa.string())}
     kinds |= {"item_index": pa.list_(pa.int64()), "score": pa.list_(pa.float32())}
@@ -356,7 +369,7 @@ def write_lists(run: Run, path: Path, k: int, candidates: Indices | None = None)
     with pq.ParquetWriter(path, schema) as writer, progress(n_users, "listing") as advance:
         for start in range(0, n_users, USERS_A_BLOCK):
             users = np.arange(start, min(start + USERS_A_BLOCK, n_users))
-            lists, scores = run.rank(users, k, seen.take(users), candidates)
+            lists, scores = rank(users, k, seen.take(users), candidates)
             filled = lists >= 0
             offsets = pa.array(np.concatenate([[0], np.cumsum(filled.sum(axis=1))]), pa.int32())
             items = pa.array(lists[filled])

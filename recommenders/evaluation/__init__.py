@@ -28,6 +28,7 @@ from sgfd.recommenders.evaluation.topk import (
     NotFiniteError,
     Scores,
     Similarity,
+    first_unseen,
     top_k,
     top_k_by_score,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "average",
     "catalogue_coverage",
     "diversities",
+    "first_unseen",
     "gini",
     "group_metrics",
     "intra_list_diversity",

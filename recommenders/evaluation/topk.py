@@ -138,14 +138,14 @@ def _search_block(
     # One more than needed shows whether the list was cut among equal scores.
     depth = min(n_items, k + int(seen.sizes.max(initial=0)) + 1)
     items, scores = _ordered(*search(users, depth))
-    best, best_scores = _first_unseen(items, scores, k, seen)
+    best, best_scores = first_unseen(items, scores, k, seen)
     if depth < n_items:
         cut = np.flatnonzero(best_scores[:, -1] <= scores[:, -1])
         if len(cut):  # items left out of the list tie with the last one kept: look at all of them
             rows = max(1, _SCORE_CELLS // n_items)  # bounds the ranked table
             for start in range(0, len(cut), rows):
                 part = cut[start : start + rows]
-                best[part], best_scores[part] = _first_unseen(
+                best[part], best_scores[part] = first_unseen(
                     *_ordered(*search(users[part], n_items)), k, seen.take(part)
                 )
     return best, best_scores
@@ -161,7 +161,7 @@ def _ordered(items: Indices, scores: Scores) -> tuple[Indices, Scores]:
     return items, scores
 
 
-def _first_unseen(items: Indices, scores: Scores, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
+def first_unseen(items: Indices, scores: Scores, k: int, seen: ItemSets) -> tuple[Indices, Scores]:
     """The first k entries of each ranked row that are not seen, padded with -1 and -inf."""
     best = np.full((len(items), k), -1, dtype=np.int64)
     best_scores = np.full((len(items), k), -np.inf, dtype=np.float32)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sgfd.jobs import JobError
 from sgfd.recommenders import ItemSets, top_k
+from sgfd.recommenders.ranking import rank_by_vectors, remembered
 
 
 def brute_force(scores, k, seen):
@@ -35,6 +36,30 @@ def problems(draw):
     users = rng.integers(-spread, spread + 1, (n_users, d)).astype(np.float32)
     items = rng.integers(-spread, spread + 1, (n_items, d)).astype(np.float32)
     return users, items, k, random_sets(rng, n_users, n_items, draw(st.integers(0, 400)))
+
+
+@settings(deadline=None)
+@given(problems(), st.integers(0, 60))
+def test_lists_that_are_read_off_longer_ones_are_those_of_a_ranking_anew(problem, further):
+    users, items, most, seen = problem
+    rng = np.random.default_rng(further)
+    more = seen.merge(random_sets(rng, len(users), len(items), further))
+    plain = rank_by_vectors(users, items, "inner_product")
+    asked: list[int] = []
+
+    def counted(*arguments):
+        asked.append(len(arguments[0]))
+        return plain(*arguments)
+
+    short = remembered(counted, seen, most, int((more.sizes - seen.sizes).max()))
+    some = rng.permutation(len(users))[: 1 + len(users) // 2]
+    for unwanted in (seen, more):
+        for k in (most, max(1, most // 2)):
+            lists, scores = short(some, k, unwanted.take(some))
+            expected = plain(some, k, unwanted.take(some))
+            np.testing.assert_array_equal(lists, expected[0])
+            np.testing.assert_array_equal(scores, expected[1])
+    assert asked in ([len(users)], [len(some)] * 4)
 
 
 @settings(deadline=None)
