@@ -23,14 +23,13 @@ from typing import Any
 
 import mlp_student
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from sgfd import featureset
 from sgfd.dataset import load_dataset
 from sgfd.distill import METHODS, distill
 from sgfd.recommenders import comparison, find_backbone
-from sgfd.recommenders.comparison.statistics import p_text, paired_difference
+from sgfd.recommenders.comparison.statistics import UserFigures, p_text, paired_difference
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "raw": ("raw", {}),
@@ -94,11 +93,12 @@ Figures = dict[str, dict[str, "Judged"]]  # of a split: by variant and backbone
 
 @dataclass(frozen=True)
 class Judged:
-    """Means over the seeds, and Recall@20 of each user (index) with each seed (columns)."""
+    """Means over the seeds, of a part of these runs."""
 
     recall: float
     ndcg: float
-    by_user: pd.DataFrame
+    runs: list[comparison.CellResult]
+    part: str
 
 
 def run(
@@ -139,17 +139,8 @@ def run(
                     float(np.mean([one.metrics[part][k] for one in done]))
                     for k in ("recall@20", "ndcg@20")
                 )
-                figures[name][backbone] = Judged(*means, by_user(done, part))
+                figures[name][backbone] = Judged(*means, done, part)
     return figures
-
-
-def by_user(runs: list[comparison.CellResult], part: str) -> pd.DataFrame:
-    columns = {}
-    for one in runs:
-        assert one.run is not None
-        rows = pd.read_parquet(one.run / "per_user.parquet", filters=[("part", "==", part)])
-        columns[one.cell.seed] = rows.set_index("user_id")["recall@20"]
-    return pd.DataFrame(columns)
 
 
 def made(name: str, dataset: Any, parts: dict[str, Any], options: argparse.Namespace) -> Path:
@@ -192,9 +183,9 @@ def difference(own: list[Judged], base: list[Judged]) -> str:
     recalls, base_recalls = (np.array([j.recall for j in judged]) for judged in (own, base))
     text, d = f"{recalls.mean() / base_recalls.mean() - 1:+.1%}", recalls - base_recalls
     if len(d) < 2:
-        (pair,) = zip(own, base, strict=True)
-        p = paired_difference((pair[0].by_user - pair[1].by_user).to_numpy().T).p_value
-        return f"{text} (p {p_text(p)})"
+        (one,), (other,) = own, base
+        a, b = UserFigures(["recall@20"], one.part).paired(one.runs, other.runs, "recall@20")
+        return f"{text} (p {p_text(paired_difference(a - b).p_value)})"
     # A fifth of the items is held out: test to training as 1 to 4.
     error = np.sqrt((1 / len(d) + 1 / 4) * d.var(ddof=1))
     p = 2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1) if error else float(d.mean() == 0)

@@ -7,8 +7,6 @@ students are linear, so that a set of this one can't embed new items.
 
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,8 +16,7 @@ from sgfd.distill.maker import Made, Task
 from sgfd.distill.methods import Method
 from sgfd.distill.networks import NEGATIVE_SLOPE
 from sgfd.distill.settings import SGFDPlusSettings
-from sgfd.distill.sgfd_plus import Profiles, SGFDPlus
-from sgfd.distill.training import fit
+from sgfd.distill.sgfd_plus import SGFDPlus, trained
 
 HIDDEN_WIDTH = 256
 
@@ -42,18 +39,12 @@ class MLPStudent(SGFDPlus):
 
 def mlp_student(task: Task, settings: SGFDPlusSettings) -> Made:
     """Train it on all items; no figures."""
-    catalog = task.catalog
+    features = task.catalog.features
     assert task.pairs is not None
-    rows = FusedRows(catalog.features, task.standardisation, task.device, settings.input_normalised)
-    start = unit_scale_weight(rows, task.pairs, settings)
-    torch.manual_seed(task.seed)
-    model = MLPStudent(start, rows.widths, len(catalog.label_names), settings).to(task.device)
-    labels = np.full(catalog.n_items, -1) if catalog.labels is None else catalog.labels
-    profiles = Profiles(
-        rows, task.pairs, torch.from_numpy(labels), settings, task.seed, task.device
-    )
-    fit(model, profiles, None, task.work, patience=None)
+    rows = FusedRows(features, task.standardisation, task.device, settings.input_normalised)
+    start = unit_scale_weight(rows, task.pairs, settings).to(task.device)
+    model = trained(start, rows, task.pairs, task, settings, task.work, MLPStudent)
     model.eval()
     return made_by_network(
-        catalog.features, rows, lambda u: functional.normalize(model(u), dim=1), len(start)
+        features, rows, lambda u: functional.normalize(model(u), dim=1), len(start)
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sgfd.commands.output import problem_line
-from sgfd.commands.settings import read_settings
+from sgfd.commands.settings import names_in, read_settings
 
 if TYPE_CHECKING:
     from sgfd.dataset import Dataset
@@ -66,7 +66,7 @@ def training_inputs(options: dict[str, Any]) -> TrainingInputs:
     modalities, judge_users = left["modalities"], left["judge_users"]
     left["modalities"] = [name.strip() for name in modalities.split(",")] if modalities else None
     left["judge_users"] = read_ids(judge_users) if judge_users else None
-    fixed = tuple(pair.partition("=")[0] for pair in overrides)
+    fixed = names_in(overrides)
     return TrainingInputs(backbone, settings, fixed, features, loaded, left)
 
 
@@ -144,6 +144,9 @@ def open_run(argument: str | None, option: str | None, runs_root: Path) -> "Run"
     if argument is not None and option is not None:
         raise click.UsageError(f"two runs are named, {argument} and {option}; leave one out")
     reference = option if argument is None else argument
+    for folder in () if not reference else (Path(reference), runs_root / reference):
+        if folder.is_dir():
+            return load_run(folder)
     records = sorted(runs_root.glob("[!.]*/run.json"), key=lambda path: path.stat().st_mtime)
     if reference is None:
         if not records:
@@ -151,9 +154,6 @@ def open_run(argument: str | None, option: str | None, runs_root: Path) -> "Run"
                 f"{runs_root}: there is no run; train one, or name it with --run"
             )
         return load_run(records[-1].parent)
-    for folder in (Path(reference), runs_root / reference):
-        if reference and folder.is_dir():
-            return load_run(folder)
     known = [record.parent.name for record in records]
     near = difflib.get_close_matches(reference, known, cutoff=0.5) or known[:-6:-1]
     remedy = f"choose {' or '.join(near)}" if near else "train one"
@@ -196,7 +196,9 @@ def result_path(reference: str, root: Path, option: str) -> Path:
 
 
 def plain_name(name: str, option: str) -> str:
-    if name.startswith(".") or {"/", "@"} & {*name} or not name or not name.isprintable():
+    from sgfd.featureset import is_name
+
+    if not is_name(name):
         raise click.UsageError(
             f"{option}: {name!r} is no plain folder name; leave out /, @ and leading dots"
         )

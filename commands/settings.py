@@ -66,6 +66,11 @@ def read_settings(
         raise click.UsageError(_validation_line(error, prefix)) from None
 
 
+def names_in(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of `name=value` pairs."""
+    return tuple(pair.partition("=")[0] for pair in pairs)
+
+
 def choose(name: str, known: dict[str, Any], option: str, prefix: str = "") -> Any:
     import difflib
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from sgfd.commands.inputs import backbone_class, load, plain_name, training_inputs
 from sgfd.commands.options import training_options
 from sgfd.commands.output import counted, present, print_figures, print_run, run_summary
-from sgfd.commands.settings import SettingsHelp, choose, read_settings
+from sgfd.commands.settings import SettingsHelp, choose, names_in, read_settings
 
 if TYPE_CHECKING:
     from sgfd.settings import Range
@@ -80,8 +80,7 @@ def tune(
     The same seed gives the same trials. A setting given by --set stays as it is; the others are
     searched where the list below says. Goes on where it was stopped.
     """
-    fixed = {pair.partition("=")[0] for pair in options["overrides"]}
-    if both := sorted(fixed.intersection(text.partition("=")[0] for text in bounds)):
+    if both := sorted({*names_in(options["overrides"])} & {*names_in(bounds)}):
         raise click.UsageError(f"--range {both[0]}: --set fixes it; leave one of the two out")
     if stage == "distill":
         _refuse_what_is_of_training()
@@ -95,15 +94,13 @@ def tune(
     ranges = _ranges(kind.Settings, kind.ranges(), bounds)
     told = training_inputs(options)
     made_from = told.features.manifest.name if told.features else "no-features"
-    parts = [told.dataset.name, told.backbone, made_from, f"seed{options['seed']}"]
-    if options["split"] != "given":
-        parts.append(options["split"])
+    usual = f"{told.dataset.name}-{told.backbone}-{made_from}"
     run = recommenders.tune(
         told.dataset,
         told.backbone,
         told.features,
         told.settings,
-        folder=tunings_root / plain_name("-".join(parts) if name is None else name, "--name"),
+        folder=tunings_root / _folder_name(name, usual, options),
         trials=trials,
         fixed=told.fixed,
         ranges=ranges,
@@ -135,29 +132,22 @@ def _tune_method(
 
     name = name or DEFAULT_METHOD
     kind = choose(name, METHODS, "--method").settings
-    overrides = options["overrides"]
-    settings = read_settings(kind, overrides)
-    fixed = tuple(pair.partition("=")[0] for pair in overrides)
+    settings = read_settings(kind, options["overrides"])
     ranges = _ranges(kind, ranges_of(kind), bounds, numbers_of(kind))
-    given = {text.partition("=")[0] for text in bounds}
-    settings = _within(settings, {each: ranges[each] for each in given.difference(fixed)})
+    settings = _within(settings, {each: ranges[each] for each in names_in(bounds)})
     if options["dataset"] is None:
         raise click.UsageError("missing option --dataset; name a data set")
     from sgfd.distill import tuning
 
     loaded = load(options["dataset"], options["data_root"])
-    parts = [loaded.name, name, f"seed{options['seed']}"]
-    if options["split"] != "given":  # it judges the trials, whatever the method
-        parts.append(options["split"])
     found = tuning.tune(
         loaded,
-        tunings_root
-        / plain_name("-".join(parts) if folder_name is None else folder_name, "--name"),
+        tunings_root / _folder_name(folder_name, f"{loaded.name}-{name}", options),
         settings,
         options["seed"],
         method=name,
         trials=trials,
-        fixed=fixed,
+        fixed=names_in(options["overrides"]),
         ranges=ranges,
         split=options["split"],
         split_seed=options["split_seed"],
@@ -179,6 +169,12 @@ def _tune_method(
         click.echo(f"feature set   {found.result.artifact}")
 
     present(found.to_json(), as_json, human)
+
+
+def _folder_name(given: str | None, usual: str, options: dict[str, Any]) -> str:
+    """The search's folder: one of its own for each seed and split, where no name is given."""
+    split = "" if options["split"] == "given" else f"-{options['split']}"
+    return plain_name(f"{usual}-seed{options['seed']}{split}" if given is None else given, "--name")
 
 
 def _ranges(

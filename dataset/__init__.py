@@ -7,7 +7,7 @@ office.catalog.features["title"].rows(np.array([0, 1]))
 office.interactions.train.user
 """
 
-from sgfd.dataset.catalog import Feature, ItemCatalog
+from sgfd.dataset.catalog import Feature, ItemCatalog, is_modality_name
 from sgfd.dataset.check import check_dataset
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
@@ -51,6 +51,7 @@ __all__ = [
     "find_dataset",
     "hold_out_last",
     "honest_split",
+    "is_modality_name",
     "join",
     "leave_one_out_split",
     "list_datasets",

@@ -1,6 +1,7 @@
 """The items of a data set: ids, generic features as memory maps, labels, titles."""
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,14 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.vocabulary import Vocabulary
 
 BLOCK_ROWS = 8192
+_MODALITY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
+_TAKEN_NAMES = ("item_id", "item_index", "label")  # columns that a feature set's table has anyway
+
+
+def is_modality_name(name: str) -> bool:
+    """Whether a feature set can call a modality so."""
+    return _MODALITY_NAME.fullmatch(name) is not None and name not in _TAKEN_NAMES
+
 
 Opener = Callable[[], "StoredRows"]
 

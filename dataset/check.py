@@ -1,18 +1,15 @@
 """Everything that is wrong with a data set, at once."""
 
-import re
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 
-from sgfd.dataset.catalog import Feature
+from sgfd.dataset.catalog import Feature, is_modality_name
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.load import SAMPLE, find_dataset, read_folder
 from sgfd.dataset.problems import Problem, Problems, places
 from sgfd.dataset.vocabulary import Vocabulary
-
-_MODALITY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")  # of feature sets: docs/format.md
 
 
 def check_dataset(reference: str | Path, data_root: Path | None = None) -> list[Problem]:
@@ -61,7 +58,7 @@ def _check_feature(feature: Feature, problems: Problems) -> None:
         return
     if says_nothing:
         problems.warning(feature.source, "holds no number but 0", "export it again, or remove it")
-    if not _MODALITY_NAME.fullmatch(feature.name):
+    if not is_modality_name(feature.name):
         problems.warning(
             feature.source,
             f"no feature set can call a modality {feature.name!r}",

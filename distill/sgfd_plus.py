@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
+from sgfd.distill.geometry import MOST_ITEMS
 from sgfd.distill.held_out import at_most, guides, held_out_figures
 from sgfd.distill.interaction_metric import content_weight, say_if_clipped, unit_scale_weight
 from sgfd.distill.maker import Made, Task
@@ -30,7 +31,6 @@ from sgfd.jobs import Checkpoint, WorkFolder
 
 logger = logging.getLogger("sgfd")
 
-MOST_ITEMS = 2000
 STRUCTURE_ITEMS = 256  # of a step, among which cosines are compared
 
 Indices = NDArray[np.int64]
@@ -59,8 +59,8 @@ def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
     by_modality = {}
     if task.measured:
         say_if_clipped(rows, settings.dimension)
-    if start is not None and task.measured:
-        by_modality = _fidelity(made, made_by_fused_student(rows, columns, start, nested))
+        if start is not None:
+            by_modality = _fidelity(made, made_by_fused_student(rows, columns, start, nested))
     return replace(made, quality=measure(task, made, figures=by_modality) | figures)
 
 
@@ -226,7 +226,7 @@ def _guided(
 
     def fit(left: TrainingPairs, work: WorkFolder | Checkpoint) -> tuple[Tensor, Tensor]:
         start = unit_scale_weight(rows, left, settings).to(task.device)
-        return start, _trained(start, rows, left, task, settings, work)
+        return start, trained(start, rows, left, task, settings, work).weight.detach()
 
     def kinds(left: TrainingPairs) -> dict[str, Tensor]:
         return dict(zip(("closed_form", "student"), fit(left, task.work), strict=True))
@@ -249,21 +249,21 @@ def _fidelity(made: Made, start: Made) -> dict[str, dict[str, Any]]:
     return figures
 
 
-def _trained(
+def trained(
     start: Tensor,
     rows: FusedRows,
     pairs: TrainingPairs,
     task: Task,
     settings: SGFDPlusSettings,
     work: WorkFolder | Checkpoint,
-) -> Tensor:
-    """The map (d, D) that training makes of the start."""
+    kind: type[SGFDPlus] = SGFDPlus,
+) -> SGFDPlus:
+    """What training makes of the start (d, D)."""
     catalog = task.catalog
     torch.manual_seed(task.seed)
-    model = SGFDPlus(start, rows.widths, len(catalog.label_names), settings).to(task.device)
-    labels = np.full(catalog.n_items, -1) if catalog.labels is None else catalog.labels
-    if not model.has_loss:
-        return start
-    profiles = Profiles(rows, pairs, torch.from_numpy(labels), settings, task.seed, task.device)
-    fit(model, profiles, None, work, patience=None)
-    return model.weight.detach()
+    model = kind(start, rows.widths, len(catalog.label_names), settings).to(task.device)
+    if model.has_loss:
+        labels = np.full(catalog.n_items, -1) if catalog.labels is None else catalog.labels
+        profiles = Profiles(rows, pairs, torch.from_numpy(labels), settings, task.seed, task.device)
+        fit(model, profiles, None, work, patience=None)
+    return model

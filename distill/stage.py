@@ -1,7 +1,6 @@
 """Stage one from top to bottom: a catalogue becomes a feature set, by any method."""
 
 import logging
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from sgfd.dataset import (
     Vocabulary,
     check_division,
     divide,
+    is_modality_name,
     pairs_fingerprint,
 )
 from sgfd.distill.errors import DistillError
@@ -64,8 +64,6 @@ logger = logging.getLogger("sgfd")
 
 EXPORT_ROWS = 8192
 EXPORT_VALUES = 2**23  # of one modality in a block, at most: 32 MiB
-MODALITY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
-TAKEN_NAMES = ("item_id", "item_index", "label")  # columns that a feature set's table has anyway
 
 
 @dataclass(frozen=True)
@@ -398,7 +396,7 @@ def usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
 
 def _check_modalities(catalog: ItemCatalog) -> None:
     for name, feature in catalog.features.items():
-        if not MODALITY_NAME.fullmatch(name) or name in TAKEN_NAMES:
+        if not is_modality_name(name):
             raise DistillError(
                 feature.source,
                 f"a feature set can't call a modality {name!r}",
@@ -415,7 +413,7 @@ def _check_compressed_names(catalog: ItemCatalog, compress: Sequence[str]) -> No
     for name, feature in catalog.features.items():
         for kind in compress:
             longer = f"{name}_{kind}"
-            if name.endswith(f"_{kind}") or not MODALITY_NAME.fullmatch(longer):
+            if name.endswith(f"_{kind}") or not is_modality_name(longer):
                 raise DistillError(
                     feature.source,
                     f"the modality's name {name!r} leaves none for its compressed one",

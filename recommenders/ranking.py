@@ -72,13 +72,15 @@ def remembered(rank: Rank, seen: ItemSets, most: int, further: int) -> Rank:
     """The same lists, where they are up to `most` long and of all items, but each user is ranked
     once: what he may not be recommended beyond `seen`, up to `further` items, is struck from longer
     lists. They are kept, so that all are ranked anew where `further` is larger than `most`."""
+    if further > most:
+        return rank
     kept: tuple[Indices, Scores] | None = None
 
     def read_off(
         users: Indices, k: int, unwanted: ItemSets, candidates: Indices | None = None
     ) -> tuple[Indices, Scores]:
         nonlocal kept
-        if candidates is not None or k > most or further > most:
+        if candidates is not None or k > most:
             return rank(users, k, unwanted, candidates)
         if kept is None:
             kept = rank(np.arange(seen.n_users), most + further, seen)

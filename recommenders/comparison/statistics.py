@@ -178,7 +178,7 @@ def contrasts(comparison: Comparison, metrics: Sequence[str]) -> list[Contrast]:
     Raises:
         JobError: a run's figures by user can't be read.
     """
-    readers = {part: _Reader(metrics, part) for part in comparison.parts}
+    readers = {part: UserFigures(metrics, part) for part in comparison.parts}
     return [
         contrast
         for protocol in comparison.protocols
@@ -189,7 +189,7 @@ def contrasts(comparison: Comparison, metrics: Sequence[str]) -> list[Contrast]:
 
 
 def _family(
-    comparison: Comparison, read: "_Reader", protocol: str, metric: str
+    comparison: Comparison, read: "UserFigures", protocol: str, metric: str
 ) -> Iterator[Contrast]:
     """The contrasts whose p-values are corrected together."""
     compared: list[tuple[str, str, str]] = []  # backbone, features, baseline
@@ -211,7 +211,7 @@ def _family(
         yield Contrast(protocol, read.part, *names, metric, mean, difference, p)
 
 
-class _Reader:
+class UserFigures:
     """Per-user metrics of runs, each file read once."""
 
     def __init__(self, metrics: Sequence[str], part: str) -> None:
