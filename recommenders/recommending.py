@@ -77,7 +77,7 @@ def write_recommendations(
     """
     path = Path(path)
     if path.exists() and not (overwrite and path.is_file()):
-        raise JobError(path, "exists already", "choose another name or overwrite it")
+        raise JobError(path, "exists already", "choose another name or add --overwrite")
     if not path.parent.is_dir():
         raise JobError(path.parent, "is no folder", "make it, or choose another place")
     candidates = labelled(run, label)
