@@ -218,6 +218,9 @@ HOSTILE = {
 }
 
 
+# Never given up: what was read into it may be freed after the test, which would crash without it.
+COUNTING = pa.proxy_memory_pool(pa.default_memory_pool())
+
 BOMBS = {
     "more rows than items": (save_repeated("item_id", "a", 10**6), "has 1000000 rows, not 5"),
     "a long id": (save_repeated("item_id", "x" * 10**8, use_dictionary=False), "texts unfold into"),
@@ -255,15 +258,14 @@ def test_a_small_file_that_unfolds_is_refused_before_it_does(feature_set, kind):
     attack(feature_set)
     assert (feature_set / "features.parquet").stat().st_size < 10**5
     usual = pa.default_memory_pool()
-    counting = pa.proxy_memory_pool(usual)
-    pa.set_memory_pool(counting)
+    pa.set_memory_pool(COUNTING)
     try:
         with pytest.raises(FeatureSetError, match=what):
             open_all(feature_set)
         assert [problem for problem in verify(feature_set) if what in problem]
     finally:
         pa.set_memory_pool(usual)
-    assert counting.max_memory() < 10**8
+    assert COUNTING.max_memory() < 10**8
 
 
 def open_all(folder):
