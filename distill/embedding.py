@@ -21,7 +21,7 @@ from sgfd.distill.errors import DistillError
 from sgfd.distill.stage import (
     EXPORT_ROWS,
     EXPORT_VALUES,
-    check_name,
+    check_target,
     label_of_each,
     with_extras,
 )
@@ -46,7 +46,7 @@ from sgfd.featureset import (
     load,
     now,
 )
-from sgfd.jobs import WorkFolder, progress, refuse_existing
+from sgfd.jobs import WorkFolder, progress
 
 Block = dict[str, NDArray[Any]]
 
@@ -112,7 +112,8 @@ def embed(
     """
     start = time.perf_counter()
     features.student()  # refused at once where there is none
-    _check_target(target, features, dataset, overwrite)
+    check_target(target, dataset, overwrite)
+    refuse_inside(features, target)
     catalog = _checked_catalog(dataset)
     sources = _sources(features, dataset.name, catalog, modalities)
     for name in changed_files(features):
@@ -124,7 +125,7 @@ def embed(
         "derived_from": plan.derivation.model_dump(),
         "modalities": sorted(sources),
     }
-    with WorkFolder(target, identity, overwrite) as work:
+    with WorkFolder(target, identity, overwrite, marker=MANIFEST) as work:
         changed = _write(plan, work.result, target.name)
         if load(features.path).manifest_sha256 != features.manifest_sha256:
             raise DistillError(features.path, "was replaced meanwhile", "run the command again")
@@ -425,20 +426,3 @@ def refuse_inside(features: FeatureSet, target: Path) -> None:
         raise DistillError(
             target, f"lies inside the feature set {features.path}", "choose another --out"
         )
-
-
-def _check_target(target: Path, features: FeatureSet, dataset: Dataset, overwrite: bool) -> None:
-    """Check that a feature set may be put there without harm to anything else.
-
-    Raises:
-        DistillError, JobError: it may not.
-    """
-    check_name(target)
-    refuse_existing(target, overwrite)
-    place = target.resolve()
-    remedy = "choose another --out"
-    refuse_inside(features, target)
-    if dataset.path is not None and place in (where := dataset.path.resolve(), *where.parents):
-        raise DistillError(target, f"holds the data set {dataset.path}", remedy)
-    if target.exists() and not (target / MANIFEST).is_file():
-        raise DistillError(target, "is no feature set, and only such a one is replaced", remedy)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 IR_VERSION = 8  # that of opset 17: runtimes from 2022 on read it
+MARKER = "*.onnx"
 SMALLEST_NORM = 1e-12  # as `FeatureSet.embed` divides
 
 
@@ -53,14 +54,14 @@ def export_onnx(features: FeatureSet, target: Path, overwrite: bool = False) -> 
             "the package onnx", "is not installed", "pip install 'sgfd[onnx]'"
         ) from None
     features.student()  # refused at once where there is none
-    refuse_existing(target, overwrite)
+    refuse_existing(target, overwrite, MARKER)
     if target.exists() and (
         not target.is_dir() or any(path.suffix != ".onnx" for path in target.iterdir())
     ):
         raise DistillError(target, "holds other files than .onnx", "choose another --out")
     refuse_inside(features, target)
     files = {}
-    with WorkFolder(target, {"onnx": features.manifest_sha256}, overwrite) as work:
+    with WorkFolder(target, {"onnx": features.manifest_sha256}, overwrite, MARKER) as work:
         for modality in features.manifest.plain:
             model = student_model(features, modality)
             onnx.checker.check_model(model, full_check=True)

@@ -33,6 +33,7 @@ from sgfd.distill.streaming import a_core_for_writing
 from sgfd.featureset import (
     CODECS,
     KINDS,
+    MANIFEST,
     Compressed,
     CosineRows,
     DatasetOrigin,
@@ -55,6 +56,7 @@ from sgfd.jobs import (
     WorkFolder,
     keep_freed_memory,
     progress,
+    refuse_existing,
     seed_everything,
     use_device,
     use_threads,
@@ -125,13 +127,13 @@ def distill(
     target = Path(target)
     check_division(protocol, split)
     method, known_method, settings = method_and_settings(method, settings)
-    check_name(target)
     _check_extras(compress, neighbours)
     _check_lines(licence=licence, contact=contact)
     if not dataset.name.isprintable():
         raise DistillError(
             f"dataset {dataset.name!r}", "has a control sign in its name", "rename its folder"
         )
+    check_target(target, dataset, overwrite)
     if dataset.path is not None:
         refuse_guided_export(dataset.path)
     catalog = usable_catalog(dataset, method, known_method)
@@ -163,7 +165,7 @@ def distill(
         "seed": seed,
         "device": torch_device.type,
     }
-    with WorkFolder(target, identity, overwrite) as work:
+    with WorkFolder(target, identity, overwrite, marker=MANIFEST) as work:
         seed_everything(seed)
         task = Task(catalog, seed, torch_device, work, pairs)
         made = known_method.make(task, settings)
@@ -294,16 +296,22 @@ def _check_extras(compress: Sequence[str], neighbours: int | None) -> None:
         raise DistillError(f"neighbours {neighbours}", "are too few", "ask for 1 or more")
 
 
-def check_name(target: Path) -> None:
-    """Whether a feature set may be called as its folder, before hours are spent on it.
+def check_target(target: Path, dataset: Dataset, overwrite: bool) -> None:
+    """Check that a feature set may be put there, before hours are spent on it.
 
     Raises:
-        DistillError: it may not.
+        DistillError: it can't be called as its folder, or the data set lies in there.
+        JobError: there is something that may not be replaced.
     """
     if not is_name(target.name):
         raise DistillError(
             target, "is no name of a feature set", "leave out @, leading dots and control signs"
         )
+    if dataset.path is not None:
+        place, where = target.resolve(), dataset.path.resolve()
+        if place in (where, *where.parents):
+            raise DistillError(target, f"holds the data set {dataset.path}", "choose another name")
+    refuse_existing(target, overwrite, MANIFEST)
 
 
 def _check_lines(**lines: str | None) -> None:

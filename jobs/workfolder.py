@@ -58,8 +58,12 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         os.close(lock)
 
 
-def refuse_existing(target: Path, overwrite: bool) -> None:
+def refuse_existing(target: Path, overwrite: bool, marker: str) -> None:
     """Check that a result may be put there, before any work.
+
+    Args:
+        marker: name or pattern of a file that a folder must hold, or nothing at all, to be
+            replaced.
 
     Raises:
         JobError: there is something, and it may not be replaced; or a link, which a folder can't
@@ -69,6 +73,13 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
         raise JobError(target, "exists already", "choose another name or add --overwrite")
     if target.is_symlink():
         raise JobError(target, "is a link", "name the folder itself")
+    replaceable = target.is_dir() and (any(target.glob(marker)) or not any(target.iterdir()))
+    if target.exists() and not replaceable:
+        raise JobError(
+            target,
+            f"has no {marker}, and only a folder that has one is replaced",
+            "choose another name",
+        )
 
 
 class WorkFolder:
@@ -79,15 +90,20 @@ class WorkFolder:
         identity: JSON-serialisable description of the work. A left-over of the same identity
             is gone on with, one of another is thrown away; the log says which.
         overwrite: whether an existing target may be replaced.
+        marker: name or pattern of a file that the result will hold; a folder without it is not
+            replaced.
 
     Raises:
         JobError: the target exists and may not be replaced, another process is at work on it, or
             the disk becomes full while the work is going on.
     """
 
-    def __init__(self, target: Path, identity: dict[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self, target: Path, identity: dict[str, Any], overwrite: bool = False, marker: str = "*"
+    ) -> None:
         self.target = target
         self.overwrite = overwrite
+        self.marker = marker
         self.folder = target.parent / f".{target.name}.partial"
         self.result = self.folder / "result"
         self.resumed = False
@@ -97,7 +113,7 @@ class WorkFolder:
         self._published = False
 
     def __enter__(self) -> Self:
-        refuse_existing(self.target, self.overwrite)
+        refuse_existing(self.target, self.overwrite, self.marker)
         self._lock = self._acquire()
         try:
             with room_in(self.target):

@@ -18,7 +18,7 @@ from sgfd.recommenders.inputs import FeatureScale
 from sgfd.recommenders.learning import learn
 from sgfd.recommenders.preparation import Prepared, prepare
 from sgfd.recommenders.ranking import vectors_of
-from sgfd.recommenders.run_folder import REFIT, Run, load_run, write_record, write_run
+from sgfd.recommenders.run_folder import RECORD, REFIT, Run, load_run, write_record, write_run
 from sgfd.recommenders.training import TrainingState
 
 logger = logging.getLogger("sgfd")
@@ -119,7 +119,7 @@ def make_run(
 ) -> Run:
     """Train on prepared inputs, judge, and write the run to `target`; see `train`."""
     record = prepared.record(settings, seed)
-    with WorkFolder(target, record, overwrite) as work:
+    with WorkFolder(target, record, overwrite, marker=RECORD) as work:
         model, state = learn(prepared, settings, seed, work)
         found = _write(work.result, record, prepared, model, state)
         if tuning is not None:

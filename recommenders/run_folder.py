@@ -44,6 +44,7 @@ from sgfd.recommenders.item_sets import Indices, ItemSets
 from sgfd.recommenders.protocols import JudgedPart, SplitSets
 from sgfd.recommenders.ranking import rank_by_model, rank_by_vectors, remembered
 
+RECORD = "run.json"
 RUN_FORMAT = 1
 NARROWED_FORMAT = 2  # judged among some items or users alone: readers of 1 would judge all
 PARTS = ("train", "valid", "test")
@@ -237,7 +238,7 @@ def write_run(
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write `run.json`, the last of a run's files."""
     text = json.dumps(record, indent=2, allow_nan=False)
-    write_file(folder / "run.json", (text + "\n").encode())
+    write_file(folder / RECORD, (text + "\n").encode())
 
 
 def load_run(folder: str | Path) -> Run:
@@ -247,7 +248,7 @@ def load_run(folder: str | Path) -> Run:
         JobError: it is missing, half a run, of an unknown format, or its files disagree.
     """
     folder = Path(folder)
-    path = folder / "run.json"
+    path = folder / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] not in (RUN_FORMAT, NARROWED_FORMAT):

@@ -35,7 +35,7 @@ from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.learning import chosen_by, learn
 from sgfd.recommenders.preparation import Prepared, prepare
 from sgfd.recommenders.run import make_run
-from sgfd.recommenders.run_folder import REFIT, Run, load_run
+from sgfd.recommenders.run_folder import RECORD, REFIT, Run, load_run
 from sgfd.recommenders.training import DivergenceError, TrainingState
 from sgfd.settings import Range
 
@@ -125,7 +125,7 @@ def tune(
     )
     with locked(folder, "tunes"):
         remember(search.identity(), folder)
-        if (folder / "run" / "run.json").exists():
+        if (folder / "run" / RECORD).exists():
             return _judged(folder, trials, refit)
         done = run_search(search, folder)
         best = replace(search.start, **chosen(done).values)

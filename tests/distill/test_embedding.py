@@ -386,10 +386,11 @@ def test_a_target_that_holds_something_else_is_left_alone(old, generic, tmp_path
     for name, rows in generic.items():
         np.save(folder / f"{name}.npy", rows)
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
     (tmp_path / "link").symlink_to(old.path)
     data, before = load_dataset(folder), sorted(tmp_path.rglob("*"))
     targets = {
-        "mine": "is no feature set, and only such a one is replaced",
+        "mine": "has no manifest.json, and only a folder that has one is replaced",
         "data": "holds the data set",
         ".": "holds the data set",
         "link": "is a link",

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sgfd.dataset import DatasetError, load_dataset
@@ -171,6 +172,24 @@ def test_an_existing_target_is_refused_and_replaced_on_demand(made, rng, quick, 
         distill(dataset, tmp_path / "x", quick, seed=1, threads=1)
     distill(dataset, tmp_path / "x", quick, seed=1, overwrite=True, threads=1)
     assert load(first.artifact).manifest.seed == 1
+    (tmp_path / "empty").mkdir()
+    distill(dataset, tmp_path / "empty", quick, overwrite=True, threads=1)
+
+
+def test_what_is_no_feature_set_is_never_replaced(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    pd.DataFrame({"item_id": ["a", "b"]}).to_parquet(data / "items.parquet")
+    np.save(data / "image.npy", np.eye(2, dtype=np.float32))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    targets = {"data": "holds the data set", "mine": "has no manifest.json", "file": "has no man"}
+    for name, what in targets.items():
+        with pytest.raises(JobError, match=what):
+            distill(load_dataset(data), tmp_path / name, method="raw", overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 12])

@@ -58,6 +58,14 @@ def test_runs_without_a_name_pile_up_or_are_overwritten(tmp_path):
     assert run(overwrite=True) == first
 
 
+def test_what_is_no_run_is_never_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(JobError, match=r"has no run\.json, and only a folder that has one is"):
+        train(load_dataset("sample"), "popular", runs_root=tmp_path, name="mine", overwrite=True)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+
+
 def test_what_is_printed_of_it_is_a_line(sample_run):
     assert repr(sample_run).startswith(f"<Run {sample_run.folder}: bm3, recall@20 0.")
     assert repr(load_dataset("sample")) == "<Dataset sample: 300 items, 600 users>"
