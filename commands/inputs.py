@@ -144,7 +144,9 @@ def open_run(argument: str | None, option: str | None, runs_root: Path) -> "Run"
     if argument is not None and option is not None:
         raise click.UsageError(f"two runs are named, {argument} and {option}; leave one out")
     reference = option if argument is None else argument
-    for folder in () if not reference else (Path(reference), runs_root / reference):
+    folders = [Path(reference), runs_root / reference] if reference else []
+    folders.sort(key=lambda folder: not (folder / "run.json").is_file())  # another may be so called
+    for folder in folders:
         if folder.is_dir():
             return load_run(folder)
     records = sorted(runs_root.glob("[!.]*/run.json"), key=lambda path: path.stat().st_mtime)

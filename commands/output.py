@@ -89,7 +89,7 @@ def print_refit(record: dict[str, Any]) -> None:
 
 def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
     """A table a part, of the metrics of everybody; those by group are in the run's folder."""
-    width = max(20, *(len(part) for part in metrics))
+    width = max([20, *map(len, metrics)])
     for part, figures in metrics.items():
         names = [name for name in figures if " " not in name]
         cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))

@@ -183,6 +183,8 @@ def recommend(
         return
     if items is not None:
         user = "(new)"
+        while user in run.names.users:
+            user = f"({user})"
         ids = [item.strip() for item in items.split(",") if item.strip()]
         run = recommenders.with_new_user(run, ids, user)
     assert user is not None

@@ -94,12 +94,18 @@ def tune(
     ranges = _ranges(kind.Settings, kind.ranges(), bounds)
     told = training_inputs(options)
     made_from = told.features.manifest.name if told.features else "no-features"
+    given = {name: ranges[name] for name in names_in(bounds)}
+    if idle := [name for name, at in given.items() if at.features and not told.features]:
+        raise click.UsageError(
+            f"--range {idle[0]}: makes no difference without features; add --features, "
+            "or leave it out"
+        )
     usual = f"{told.dataset.name}-{told.backbone}-{made_from}"
     run = recommenders.tune(
         told.dataset,
         told.backbone,
         told.features,
-        told.settings,
+        _within(told.settings, given),
         folder=tunings_root / _folder_name(name, usual, options),
         trials=trials,
         fixed=told.fixed,

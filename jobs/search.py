@@ -172,7 +172,12 @@ def remember(identity: dict[str, Any], folder: Path) -> None:
     """
     path = folder / "tuning.json"
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise JobError(
+                path, "can't be read", "choose another --name, or delete the folder to search anew"
+            ) from None
         names = sorted(before.keys() | identity.keys())
         if changed := [name for name in names if before.get(name) != identity.get(name)]:
             raise JobError(

@@ -37,8 +37,10 @@ def with_new_user(run: Run, item_ids: list[str], name: str = "(new)") -> Run:
     """The run with one more user, the last, who has interacted with these items.
 
     Raises:
-        JobError: an item is unknown, or none is given.
+        JobError: an item is unknown, none is given, or a user of the run is called so.
     """
+    if name in run.names.users:
+        raise JobError(f"new user {name!r}", f"is a user of {run.folder}", "choose another name")
     if not item_ids:
         raise JobError("new user", "has no items", "give at least one item id")
     basket = np.unique([run.item_index(item) for item in item_ids])
@@ -147,7 +149,10 @@ class KnownItems:
 
 
 def _refuse_other_features(run: Run, features: FeatureSet) -> None:
-    """New rows mean something only in the space of the old ones: shared items must agree."""
+    """New rows mean something only in the space of the old ones: shared items must agree.
+
+    Where none is shared, the set must be made by the student of the set that the run has.
+    """
     used = run.record["features"]
     alignment = features.align(run.names.items, min_coverage=0.0)
     shared = np.flatnonzero(alignment.rows >= 0)
@@ -159,16 +164,26 @@ def _refuse_other_features(run: Run, features: FeatureSet) -> None:
         used["factors"],
         used.get("dimension"),
     )
+    places, compared = torch.from_numpy(shared), 0
     for name, old in run.features.items():
-        mine = old.values[torch.from_numpy(shared)]
+        both = old.present[places] & again[name].present
+        compared += int(both.sum())
         if again[name].dimension != old.dimension or not torch.allclose(
-            again[name].values, mine, atol=1e-4
+            again[name].values[both], old.values[places][both], atol=1e-4
         ):
             raise JobError(
                 features.path,
                 f"its {name} features are not those that {run.folder} was trained on",
                 "embed the new items by the same student",
             )
+    derived = features.manifest.derived_from
+    known = {features.manifest_sha256, derived.manifest_sha256 if derived else ""}
+    if not compared and used["manifest_sha256"] not in known:
+        raise JobError(
+            features.path,
+            f"shares no item with {run.folder}, and was not embedded from its feature set",
+            f"embed the new items by {used['name']}, which it was trained on",
+        )
 
 
 def _grow(run: Run, inputs: Inputs) -> tuple[Backbone, list[nn.Parameter]]:

@@ -27,8 +27,7 @@ def recommend(
     Raises:
         JobError: the run knows no such user, no item has the label, or k is below 1.
     """
-    if k < 1:
-        raise JobError(f"k = {k}", "lists no item", "give 1 or more")
+    k = _length(run, k)
     user = np.array([run.user_index(user_id)])
     seen = run.split.seen_before("test").take(user)
     return _rows(run, *run.rank(user, k, seen, labelled(run, label)))
@@ -38,9 +37,10 @@ def similar(run: Run, item_id: str, k: int = 10, label: str | None = None) -> li
     """The k items nearest to an item, itself left out: by cosine, or by L2 where that is the score.
 
     Raises:
-        JobError: the run knows no such item, no item has the label, or the backbone's vectors
-            say nothing of what is near the item.
+        JobError: the run knows no such item, no item has the label, k is below 1, or the
+            backbone's vectors say nothing of what is near the item.
     """
+    k = _length(run, k)
     item = np.array([run.item_index(item_id)])
     vectors = np.asarray(run.item_embeddings)
     if not np.any(vectors[item]) or np.all(vectors == vectors[:1]) or vectors.shape[1] == 1:
@@ -72,14 +72,15 @@ def write_recommendations(
     """Lists of all users as a Parquet file (one row a user), in bounded memory.
 
     Raises:
-        JobError: the file exists and is not to be overwritten, its folder doesn't, or no item has
-            the label.
+        JobError: the file exists and is not to be overwritten, its folder doesn't, no item has the
+            label, or k is below 1.
     """
     path = Path(path)
     if path.exists() and not (overwrite and path.is_file()):
         raise JobError(path, "exists already", "choose another name or add --overwrite")
     if not path.parent.is_dir():
         raise JobError(path.parent, "is no folder", "make it, or choose another place")
+    k = _length(run, k)
     candidates = labelled(run, label)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -88,6 +89,13 @@ def write_recommendations(
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _length(run: Run, k: int) -> int:
+    """How long a list of k can be."""
+    if k < 1:
+        raise JobError(f"k = {k}", "lists no item", "give 1 or more")
+    return min(k, len(run.names.items))
 
 
 def labelled(run: Run, label: str | None) -> Indices | None:

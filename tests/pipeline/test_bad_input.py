@@ -105,9 +105,9 @@ BAD = {
         ("tune", "--backbone", "popular", "--dataset", "sample"),
         "has nothing to tune: its settings declare no range",
     ),
-    "a start outside its range": (
-        (*TUNE, "--range", "learning_rate=0.1:0.2"),
-        "starts at 0.005, outside its range",
+    "a range of what features alone need": (
+        ("tune", "--backbone", "ease", "--dataset", "sample", "--range", "content_weight=0.1:1"),
+        "--range content_weight: makes no difference without features",
     ),
     "unknown compression": (
         ("distill", "--dataset", "nowhere", "--compress", "int8,int4"),

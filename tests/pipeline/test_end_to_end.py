@@ -187,6 +187,24 @@ def test_data_and_features_are_shown_and_verified(sample, run_in):
     (folder / "artifacts" / "sample" / "text.npy").write_bytes(content)
 
 
+def test_a_data_set_without_a_test_part_is_trained_on_and_runs_are_found(pipeline, tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    ids = [f"i{i}" for i in range(30)]
+    pd.DataFrame({"item_id": ids}).to_parquet(folder / "items.parquet")
+    pairs = pd.DataFrame({"user_id": ["a", "(new)", "c"] * 20, "item_id": (ids * 2)[:60]})
+    pairs = pairs.drop_duplicates().assign(split="train")
+    pairs.to_parquet(folder / "interactions.parquet")
+    train = ("train", "--dataset", "./shop", "--backbone", "popular", "--name", "r", "--refit")
+    done = pipeline(*train)
+    assert done.code == 0, done.err
+    (tmp_path / "r").mkdir()  # a folder of that name that is no run
+    assert pipeline("evaluate", "r").code == 0
+    ask = ("recommend", "--run", "r", "--items", "i0", "--k", "50", "--json")
+    listed = {row["item_id"] for row in pipeline(*ask).json()["items"]}
+    assert listed == set(ids) - {"i0"}  # and not what the user called (new) lacks
+
+
 def test_help_answers_at_once_and_lists_the_settings(pipeline):
     shown = pipeline("train", "--help").out
     assert "Settings of bm3" in shown

@@ -63,6 +63,21 @@ def test_it_says_that_nothing_was_better_than_the_start(pipeline):
     assert "tuned         1 trial on valid (0 pruned, 0 failed): none better than the " in done.out
 
 
+def test_a_range_may_lie_beside_the_default(pipeline):
+    command = ("tune", "--backbone", "graphfilter", "--dataset", "sample", "--trials", "2")
+    found = pipeline(*command, "--range", "low_pass_dim=100:200", "--json")
+    assert found.code == 0, found.err
+    assert 100 <= found.json()["tuning"]["chosen"]["low_pass_dim"] <= 200
+
+
+def test_a_damaged_record_of_a_search_is_told_in_a_line(pipeline, tmp_path):
+    command = ("tune", "--backbone", "graphfilter", "--dataset", "sample", "--trials", "1")
+    assert pipeline(*command, "--name", "t").code == 0
+    (tmp_path / "tunings" / "t" / "tuning.json").write_text("{")
+    done = pipeline(*command, "--name", "t")
+    assert done.code == 2 and "tuning.json: can't be read; choose another --name" in done.err
+
+
 def test_help_says_where_a_setting_is_searched(pipeline):
     shown = " ".join(pipeline("tune", "--help").out.split())
     assert "tuned from 0.0001 to 0.01, by logarithm" in shown

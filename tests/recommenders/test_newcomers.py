@@ -7,7 +7,7 @@ import torch
 
 from sgfd import featureset, recommenders
 from sgfd.dataset import load_dataset
-from sgfd.distill import InteractionMetricSettings, SGFDSettings, distill
+from sgfd.distill import InteractionMetricSettings, SGFDSettings, distill, embed
 from sgfd.jobs import JobError
 from sgfd.recommenders import find_backbone
 
@@ -56,6 +56,19 @@ def test_a_new_user_without_items_or_with_unknown_ones_is_refused(train):
         recommenders.with_new_user(run, [])
     with pytest.raises(JobError, match="item 'i9999'"):
         recommenders.with_new_user(run, ["i1", "i9999"])
+    with pytest.raises(JobError, match="'u1': is a user of"):
+        recommenders.with_new_user(run, ["i1"], "u1")
+
+
+def test_a_list_is_no_longer_than_there_are_items(train, tmp_path):
+    run = train("bpr", epochs=1)
+    for k in (10**9, 10**21):
+        assert len(recommenders.recommend(run, "u1", k)) < 300
+        assert len(recommenders.similar(run, "i7", k)) == 299
+        recommenders.write_recommendations(run, tmp_path / "all.parquet", k, overwrite=True)
+    for ask in (recommenders.recommend, recommenders.similar):
+        with pytest.raises(JobError, match="k = 0: lists no item"):
+            ask(run, "u1" if ask is recommenders.recommend else "i7", 0)
 
 
 class Renamed:
@@ -140,6 +153,40 @@ def test_backbones_by_id_and_other_features_are_refused(train, features, tmp_pat
     other = distill(load_dataset("sample"), tmp_path / "other", SGFDSettings(epochs=1), seed=7)
     with pytest.raises(JobError, match="are not those that"):
         recommenders.with_new_items(train("content"), featureset.load(other.artifact))
+
+
+def test_items_that_share_none_must_be_of_the_same_student(tmp_path):
+    """Their rows alone can't tell: they are compared with nothing."""
+    old = tmp_path / "old"
+    new = tmp_path / "new"
+    random = np.random.default_rng(0)
+    for folder, ids in ((old, [f"i{i}" for i in range(40)]), (new, ["n1", "n2", "n3"])):
+        folder.mkdir()
+        pd.DataFrame({"item_id": ids}).to_parquet(folder / "items.parquet")
+        rows = random.normal(size=(len(ids), 6)).astype(np.float32)
+        rows[:1] = np.nan  # the first item of each lacks it
+        np.save(folder / "image.npy", rows)
+    pairs = pd.DataFrame({"user_id": ["a", "b"] * 10, "item_id": [f"i{i}" for i in range(20)]})
+    pairs.assign(split=["train", "train", "train", "test"] * 5).to_parquet(
+        old / "interactions.parquet"
+    )
+    sets = {}
+    for seed in (0, 1):
+        made = distill(load_dataset(old), tmp_path / f"s{seed}", method="random", seed=seed)
+        sets[seed] = featureset.load(made.artifact)
+        embed(sets[seed], load_dataset(new), tmp_path / f"new{seed}")
+    options = {"runs_root": tmp_path, "min_coverage": 0.9}
+    run = recommenders.train(load_dataset(old), "content", sets[0], **options)
+    extended = recommenders.with_new_items(run, featureset.load(tmp_path / "new0"))
+    assert extended.names.items[-3:].tolist() == ["n1", "n2", "n3"]
+    with pytest.raises(JobError, match=r"shares no item .* embed the new items by s0"):
+        recommenders.with_new_items(run, featureset.load(tmp_path / "new1"))
+    # An item that lacked the features in training, and has them now, is no other feature.
+    late = np.load(old / "image.npy")
+    late[0] = 1
+    np.save(old / "image.npy", late)
+    embed(sets[0], load_dataset(old), tmp_path / "late")
+    recommenders.with_new_items(run, featureset.load(tmp_path / "late"))
 
 
 def test_similar_items_are_the_nearest_by_cosine(train):
