@@ -56,7 +56,7 @@ def explore(
     items; of more than 100,000 a part is shown.
     """
     opened = open_features(features, artifacts_root)
-    target = out or Path(f"{opened.path.resolve().name}.html")
+    target = out or Path(f"{opened.path.absolute().name}.html")
     if target.exists() and not overwrite:
         raise click.UsageError(f"{target}: exists already; choose another --out or --overwrite")
     if not target.parent.is_dir():

@@ -10,6 +10,7 @@ from sgfd.commands.explore import explore
 from sgfd.commands.formats import export, import_
 from sgfd.commands.inputs import (
     features_path,
+    listed,
     load,
     open_features,
     plain_name,
@@ -296,7 +297,7 @@ def features_embed(
 
     target = result_path(out, artifacts_root, "--out")
     opened = open_features(features, artifacts_root)
-    wanted = modalities.split(",") if modalities else None
+    wanted = listed(modalities)
     made = embed(
         opened,
         load(catalogue, data_root),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from sgfd.commands.inputs import open_features, plain_name, result_path
+from sgfd.commands.inputs import listed, open_features, plain_name, result_path
 from sgfd.commands.options import artifacts_root_option, json_option, overwrite_option
 from sgfd.commands.output import present, problem_line
 from sgfd.commands.settings import choose
@@ -45,7 +45,7 @@ def export(
     choose(kind, formats.FORMATS, "--format")
     plain_name(out.name, "--out")
     opened = open_features(features, artifacts_root)
-    wanted = opened.chosen_modalities(modalities.split(",") if modalities else None)
+    wanted = opened.chosen_modalities(listed(modalities))
     with progress(opened.n_items * len(wanted), "exporting") as advance, room_in(out):
         files = formats.export(opened, out, kind, wanted, overwrite, advance)
 

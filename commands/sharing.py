@@ -44,8 +44,7 @@ def publish(features: str, name: str | None, artifacts_root: Path, as_json: bool
     from sgfd.jobs import progress, room_in
 
     opened = open_features(features, artifacts_root)
-    own_name = opened.path.resolve().name.partition("@")[0]
-    name = plain_name(own_name if name is None else name, "--name")
+    name = plain_name(opened.folder_name if name is None else name, "--name")
     with room_in(artifacts_root):
         done = featureset.push(opened, str(artifacts_root / name), progress=progress)
     present(done.to_json(), as_json, lambda: _print_shared(done))

@@ -28,7 +28,6 @@ from sgfd.distill.stage import (
 from sgfd.featureset import (
     FORMAT_VERSION,
     MANIFEST,
-    OTHER_ROW,
     STUDENT,
     Compressed,
     CompressedRows,
@@ -45,6 +44,7 @@ from sgfd.featureset import (
     changed_files,
     load,
     now,
+    other_rows,
 )
 from sgfd.jobs import WorkFolder, progress
 
@@ -292,11 +292,7 @@ def _count_changed(plan: _Plan, part: slice, made: Block) -> int:
     places = plan.places[part][known]
     changed = np.zeros(len(known), dtype=bool)
     for name, rows in made.items():
-        old, new = plan.features.modalities[name][places], rows[known]
-        lacking = np.isnan(old[:, 0])
-        changed |= lacking != np.isnan(new[:, 0])
-        off = np.linalg.norm(np.nan_to_num(new - old), axis=1)
-        changed |= off > OTHER_ROW * np.linalg.norm(np.nan_to_num(old), axis=1)
+        changed |= other_rows(rows[known], plan.features.modalities[name][places])
     return int(changed.sum())
 
 

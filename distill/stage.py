@@ -52,6 +52,7 @@ from sgfd.featureset import (
     now,
 )
 from sgfd.featureset.formats import refuse_guided_export
+from sgfd.featureset.manifest import MANIFEST_BYTES
 from sgfd.jobs import (
     WorkFolder,
     keep_freed_memory,
@@ -65,6 +66,8 @@ from sgfd.jobs import (
 logger = logging.getLogger("sgfd")
 
 EXPORT_ROWS = 8192
+MOST_IN_LABELS = MANIFEST_BYTES // 2  # bytes; the manifest holds more than the labels' names
+BESIDE_LABEL = 10  # bytes of a line of the manifest around a label's name
 EXPORT_VALUES = 2**23  # of one modality in a block, at most: 32 MiB
 
 
@@ -393,6 +396,13 @@ def usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
         )
     if method.needs_features:
         _check_modalities(catalog)
+    lines = (len(name.encode()) + BESIDE_LABEL for name in catalog.label_names)
+    if sum(lines) > MOST_IN_LABELS:
+        raise DistillError(
+            where,
+            f"has {len(catalog.label_names):,} labels, more than a manifest can name",
+            "give categories, not titles or ids, or none",
+        )
     if method.fuses and len(catalog.features) > 1 and FUSED in catalog.features:
         raise DistillError(
             catalog.features[FUSED].source,

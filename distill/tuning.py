@@ -30,6 +30,7 @@ from sgfd.distill.maker import Made, Task
 from sgfd.distill.methods import Method
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.stage import DistillResult, distill, method_and_settings, usable_catalog
+from sgfd.featureset.formats import refuse_guided_export
 from sgfd.jobs import (
     WorkFolder,
     keep_freed_memory,
@@ -98,6 +99,8 @@ def tune(
         KeyboardInterrupt: interrupted; the same call goes on.
     """
     method, known, start = method_and_settings(method, settings)
+    if dataset.path is not None:
+        refuse_guided_export(dataset.path)
     catalog = usable_catalog(dataset, method, known)
     if dataset.interactions is None or protocol != "honest":
         raise DistillError(

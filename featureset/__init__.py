@@ -37,7 +37,7 @@ from sgfd.featureset.publish import lock_folder, publish_folder, try_lock, write
 from sgfd.featureset.reading import Alignment, FeatureSet, load
 from sgfd.featureset.sharing import Shared, inventory_at, pull, push
 from sgfd.featureset.signature import check_signature_of, sign
-from sgfd.featureset.verification import OTHER_ROW, Catalogue, changed_files, verify
+from sgfd.featureset.verification import Catalogue, changed_files, other_rows, verify
 from sgfd.featureset.versions import version_of, versioned
 from sgfd.featureset.writing import FeatureSetWriter
 
@@ -46,7 +46,6 @@ __all__ = [
     "FORMAT_VERSION",
     "KINDS",
     "MANIFEST",
-    "OTHER_ROW",
     "STUDENT",
     "Alignment",
     "Catalogue",
@@ -85,6 +84,7 @@ __all__ = [
     "lock_folder",
     "nearest",
     "now",
+    "other_rows",
     "publish_folder",
     "pull",
     "push",

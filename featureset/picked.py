@@ -37,13 +37,13 @@ class PickedRows:
         return rows
 
     @cached_property
-    def norms(self) -> Floats:
+    def norms(self) -> NDArray[np.float64]:
         """Of the items' rows, (k,), NaN where there is none."""
-        norms = np.empty(len(self._places), dtype=np.float32)
+        norms = np.empty(len(self._places))  # of large rows they are beyond float32
         step = max(1, BLOCK_VALUES // self.shape[1])
         for start in range(0, len(norms), step):
             items = np.arange(start, min(start + step, len(norms)))
-            norms[items] = np.linalg.norm(self[items], axis=1)
+            norms[items] = np.linalg.norm(self[items].astype(np.float64), axis=1)
         return norms
 
     @property

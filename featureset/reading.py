@@ -101,6 +101,12 @@ class FeatureSet:
         is_version = self.path.name.endswith(f"@{version_of(self.manifest_sha256)}")
         return self.path.name if is_version else self.manifest.name
 
+    @property
+    def folder_name(self) -> str:
+        """How its folder is called where it was opened, without a version."""
+        path = self.path if self.path.name not in ("", "..") else self.path.resolve()
+        return path.name.partition("@")[0]
+
     @cached_property
     def item_ids(self) -> NDArray[np.object_]:
         """Ids of the n items, in the order of the rows."""

@@ -100,7 +100,7 @@ def push(
             version the latest meanwhile.
     """
     if url.endswith("/") and not plain and not url.startswith(f"{HUB}://"):
-        url += opened.path.resolve().name.partition("@")[0]
+        url += opened.folder_name
     place = place_at(url)
     if place.version is not None:
         raise FeatureSetError(place.shown, "names a version", "leave it out: the set decides it")
@@ -108,6 +108,9 @@ def push(
         raise FeatureSetError(
             place.shown, "can only be read", "push to a folder or an object store (s3://...)"
         )
+    own = opened.path.resolve()
+    if place.root is not None and own in (root := place.root.resolve(), *root.parents):
+        raise FeatureSetError(place.shown, f"lies inside {opened.path}", "choose another place")
     for problem in verify(opened.path):
         raise FeatureSetError(opened.path, f"is not sound ({problem})", "push a sound one")
     digest = opened.manifest_sha256

@@ -25,6 +25,7 @@ CACHED_VALUES = 2**18  # of a block of rows that is looked at several times: 1 M
 ROUNDING = 1e-6  # of a similarity, on another machine
 NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
 OTHER_ROW = 1e-3  # difference, as a share of a row's norm, that no rounding explains
+SMALL_ROW = 1e-2  # norm below which the difference counts as if it were this: a row of rounding
 
 
 class GenericFeature(Protocol):
@@ -270,10 +271,7 @@ def _check_student(opened: FeatureSet, catalogue: Catalogue) -> list[str]:
             given = generic if modality.parts else generic[modality.name]
             made = opened.embed(modality.name, given)
             published = np.asarray(opened.modalities[modality.name][rows[mine]])
-            lacking = np.isnan(published[:, 0])
-            off = np.linalg.norm(np.nan_to_num(made - published), axis=1)
-            other = off > OTHER_ROW * np.linalg.norm(np.nan_to_num(published), axis=1)
-            other |= lacking != np.isnan(made[:, 0])
+            other = other_rows(made, published)
             if other.any():
                 item = catalogue.item_ids[mine[other][0]]
                 return [
@@ -281,6 +279,14 @@ def _check_student(opened: FeatureSet, catalogue: Catalogue) -> list[str]:
                     f"{item!r} of {catalogue.name}; make the set again"
                 ]
     return []
+
+
+def other_rows(made: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the rows (b, d) that a student made are not those that are stored, bool (b,)."""
+    off = np.linalg.norm(np.nan_to_num(made - stored), axis=1)
+    norms = np.linalg.norm(np.nan_to_num(stored), axis=1)
+    other = off > OTHER_ROW * np.maximum(norms, SMALL_ROW)
+    return np.asarray(other | (np.isnan(stored[:, 0]) != np.isnan(made[:, 0])))
 
 
 def _made_from(

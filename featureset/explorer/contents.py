@@ -55,12 +55,12 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Norms:
-    """Of one modality's rows as they are stored: float32 (k,), NaN where an item lacks it."""
+    """Of one modality's rows as they are stored: float64 (k,), NaN where an item lacks it."""
 
     kind: str
     modality: str
     width: int
-    values: Floats
+    values: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

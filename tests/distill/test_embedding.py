@@ -379,6 +379,17 @@ def test_a_set_without_a_student_or_with_a_changed_file_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pca", "raw"]
 
 
+def test_rows_of_rounding_alone_are_no_other_rows(tmp_path):
+    """A constant modality standardises to 0, and what is made of it is rounding."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pd.DataFrame({"item_id": IDS}).to_parquet(folder / "items.parquet")
+    rows = np.full((len(IDS), 6), 2.1, np.float32)
+    np.save(folder / "image.npy", rows)
+    made = load(distill(load_dataset(folder), tmp_path / "set", method="random").artifact)
+    assert embed(made, load_dataset(folder), tmp_path / "again").changed == 0
+
+
 def test_a_target_that_holds_something_else_is_left_alone(old, generic, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()

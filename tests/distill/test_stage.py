@@ -192,6 +192,13 @@ def test_what_is_no_feature_set_is_never_replaced(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_labels_that_no_manifest_could_name_are_refused(made, rng, monkeypatch, tmp_path):
+    monkeypatch.setattr("sgfd.distill.stage.MOST_IN_LABELS", 30)
+    dataset = made([0, 1, 2, 3], image=rng.normal(size=(4, 3)).astype(np.float32))
+    with pytest.raises(DistillError, match=r"has \d labels, more than a manifest can name"):
+        distill(dataset, tmp_path / "x", method="raw")
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 12])
 def test_tiny_catalogues_and_constant_columns_work(n, made, rng, quick, tmp_path):
     image = rng.normal(size=(n, 3)).astype(np.float32)

@@ -15,7 +15,7 @@ from sgfd.distill import (
     SGFDPlusSettings,
 )
 from sgfd.distill.tuning import tune
-from sgfd.featureset import load, verify
+from sgfd.featureset import FeatureSetError, load, verify
 from sgfd.jobs import JobError
 from sgfd.jobs.search import read_trials
 from sgfd.settings import Range
@@ -46,6 +46,14 @@ def test_the_best_settings_make_the_feature_set(tuned):
     settings = load(found.result.artifact).manifest.settings
     assert {name: settings[name] for name in found.chosen} == found.chosen
     assert list(folder.glob(".fold*")) == []
+
+
+def test_an_export_that_interactions_guided_is_refused_before_any_trial(tmp_path):
+    dataset = replace(load_dataset("sample"), path=tmp_path)
+    (tmp_path / "export.json").write_text('{"feature_set": "x", "guided": true}')
+    with pytest.raises(FeatureSetError, match="that interactions guided"):
+        tune(dataset, tmp_path / "t", START, trials=1, threads=1)
+    assert not (tmp_path / "t").exists()
 
 
 def test_killed_or_not_it_tries_the_same(tuned, tmp_path, monkeypatch):

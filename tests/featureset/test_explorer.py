@@ -140,6 +140,12 @@ def test_what_comes_from_data_is_never_markup(page_of):
     assert "window.hurt" not in page_of[-1]
 
 
+def test_norms_of_large_rows_are_numbers(make_rows_set, tmp_path, rng):
+    rows = (1e30 * rng.normal(size=(20, 4))).astype(np.float32)
+    make_rows_set(tmp_path / "made", {"image": rows})
+    assert "norms from " in explorer_page(load(tmp_path / "made"))
+
+
 def test_a_hostile_name_is_escaped(make_rows_set, tmp_path):
     rows = np.eye(3, dtype=np.float32)
     hostile = HOSTILE.replace("/", "")  # which no name may have

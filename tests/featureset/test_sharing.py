@@ -487,6 +487,16 @@ def test_the_present_folder_is_a_place_too(sets, tmp_path, monkeypatch):
     assert push(sets[0], "office").where == f"office@{done.version}"
 
 
+def test_a_set_is_not_pushed_into_itself_and_goes_by_its_link(sets, tmp_path):
+    opened = sets[0]
+    for url in (opened.path / "sub", f"{opened.path}/", f"file://{opened.path}/a/b"):
+        with pytest.raises(FeatureSetError, match=r"lies inside .* choose another place"):
+            push(opened, str(url))
+    assert not verify(opened.path)
+    (tmp_path / "linked").symlink_to(opened.path)
+    assert push(load(tmp_path / "linked"), f"{tmp_path}/there/").name == "linked"
+
+
 def test_two_pulls_at_once_do_not_mix(sets, tmp_path):
     push(sets[0], str(tmp_path / "office"))
     root = tmp_path / "artifacts"
