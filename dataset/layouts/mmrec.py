@@ -15,6 +15,7 @@ from sgfd.dataset.layouts.parts import (
     in_range,
     indices,
     integers,
+    lines_of,
     make_catalog,
     make_interactions,
     number_labels,
@@ -22,7 +23,7 @@ from sgfd.dataset.layouts.parts import (
     same_rows,
     vocabulary_of,
 )
-from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.problems import Problems
 from sgfd.dataset.vocabulary import Vocabulary
 
 LABELS = "labels.npy"
@@ -79,10 +80,10 @@ def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
     if (wrong := (kind < 0) | (kind > 2)).any():
         raise DatasetError(
             path,
-            f"{places(wrong, 2, 'line')}: x_label {kind[wrong][0]}",
+            f"{lines_of(frame, wrong)}: x_label {kind[wrong][0]}",
             "give 0 (train), 1 (valid) or 2 (test)",
         )
-    whole = FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
+    whole = FilePart(path, Pairs(user, item), frame.index.to_numpy(), "line")
     return {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
 
 

@@ -1,5 +1,7 @@
 """What all layouts do alike: read tables, part the interactions, number the labels."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ class FilePart:
 def read_csv(
     path: Path, needed: tuple[str, ...], problems: Problems, separator: str = ","
 ) -> pd.DataFrame:
-    """A CSV file as strings; line 1 is the header, so row r stands on line r + 2.
+    """A CSV file as strings; the index is the line on which each row begins.
 
     Raises:
         DatasetError: it is empty, no UTF-8, no table, or lacks a needed column.
@@ -65,9 +67,11 @@ def read_csv(
     except (pd.errors.ParserError, ValueError, OSError) as error:
         reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
         if found := re.fullmatch(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
+            records = _records(content, separator)
+            line = next((line for line, n in records if n > int(found[1])), int(found[2]))
             raise DatasetError(
                 path,
-                f"line {found[2]} has {found[3]} fields, not {found[1]}",
+                f"line {line} has {found[3]} fields, not {found[1]}",
                 f"put what holds {separator!r} in quotes",
             ) from None
         raise DatasetError(path, f"is no table ({reason})", "save it as CSV") from None
@@ -79,7 +83,34 @@ def read_csv(
         )
     if frame.empty and "itemID" in needed:
         problems.warning(path, "has no rows", "add some, or remove the file")
+    frame.index = pd.Index(_lines(content, separator, len(frame)))
     return frame
+
+
+def _records(content: bytes, separator: str) -> list[tuple[int, int]]:
+    """The line on which each row begins, the header's too, and how many fields it has.
+
+    A quoted field may run over several lines, and pandas passes over blank ones.
+    """
+    reader = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), delimiter=separator)
+    records, end = [], 0
+    try:
+        for fields in reader:
+            if len(fields) > 1 or "".join(fields).strip():
+                records.append((end + 1, len(fields)))
+            end = reader.line_num
+    except csv.Error:  # at what pandas may take all the same
+        pass
+    return records
+
+
+def _lines(content: bytes, separator: str, n_rows: int) -> Indices:
+    """The line on which each row below the header begins, int64 (n_rows,)."""
+    simple = np.arange(2, n_rows + 2)
+    if content.count(b"\n") + (not content.endswith(b"\n")) == n_rows + 1:
+        return simple
+    records = _records(content, separator)[1:]
+    return np.array([line for line, _ in records]) if len(records) == n_rows > 0 else simple
 
 
 def warn_of_unread(folder: Path, tables: dict[str, str], problems: Problems) -> None:
@@ -104,6 +135,11 @@ def warn_of_ratings(path: Path, columns: Iterable[str], problems: Problems) -> N
             )
 
 
+def lines_of(frame: pd.DataFrame, mask: NDArray[np.bool_]) -> str:
+    """Name the lines of some rows of a CSV file."""
+    return places(frame.index.to_numpy()[mask], 0, "line")
+
+
 def integers(frame: pd.DataFrame, column: str, path: Path) -> Indices:
     """A column of whole numbers, int64 (n,).
 
@@ -116,7 +152,7 @@ def integers(frame: pd.DataFrame, column: str, path: Path) -> Indices:
         first = frame[column].iloc[int(np.flatnonzero(wrong)[0])]
         raise DatasetError(
             path,
-            f"{places(wrong, 2, 'line')}: {column} {first!r} is no whole number",
+            f"{lines_of(frame, wrong)}: {column} {first!r} is no whole number",
             "give integers",
         )
     return values.astype(np.int64)
@@ -133,7 +169,7 @@ def indices(frame: pd.DataFrame, column: str, path: Path) -> Indices:
     if (wrong := values > _MOST_UNUSED + 10 * len(values)).any():
         raise DatasetError(
             path,
-            f"{places(wrong, 2, 'line')}: {column} {values[wrong][0]} in a table of "
+            f"{lines_of(frame, wrong)}: {column} {values[wrong][0]} in a table of "
             f"{len(values)} rows",
             f"number {column} from 0 without gaps",
         )
@@ -269,7 +305,7 @@ def vocabulary_of(
     named = [
         pd.DataFrame(
             {"number": integers(frame, number, path), "id": frame[name], "file": str(path)}
-        ).assign(line=np.arange(2, len(frame) + 2))
+        ).assign(line=frame.index)
         for path, frame in tables.items()
         if {number, name} <= set(frame.columns)
     ]

@@ -101,7 +101,7 @@ def _attempt_csv(path: Path, needed: tuple[str, ...], problems: Problems) -> pd.
 
 def _part(path: Path, frame: pd.DataFrame) -> FilePart:
     user, item = indices(frame, "userID", path), indices(frame, "itemID", path)
-    return FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
+    return FilePart(path, Pairs(user, item), frame.index.to_numpy(), "line")
 
 
 def _count_items(

@@ -68,6 +68,8 @@ BROKEN = {
     "a field too many": (lambda f: append(f, "train.csv", "0,0,B0,R0,5"), "error", "train.csv", "line 7 has 5 fields, not 4", "quotes"),
     "another separator": (lambda f: resave_csv(f, "test.csv", ",", ";", -1), "error", "test.csv", "line 1 has ';' between its columns, not ','", "write ','"),
     "column missing": (lambda f: resave_csv(f, "test.csv", "userID", "user"), "error", "test.csv", "line 1 has no column userID", "itemID, userID"),
+    "below a field of two lines": (lambda f: append(f, "items.csv", '4,B4,"Item\n4"\n\nx,B5,'), "error", "items.csv", "line 10: itemID 'x' is no whole number", "integers"),
+    "a field too many below a field of two lines": (lambda f: append(f, "items.csv", '4,B4,"Item\n4"\n4,B4,Item, 4'), "error", "items.csv", "line 9 has 4 fields, not 3", "quotes"),
     "two ids for an item": (lambda f: append(f, "train.csv", "1,1,B7,R1"), "error", "train.csv", "line 7: itemID 1 and asin 'B7' contradict", "one asin"),
 }  # fmt: skip
 
