@@ -75,6 +75,13 @@ def read_csv(
                 f"put what holds {separator!r} in quotes",
             ) from None
         raise DatasetError(path, f"is no table ({reason})", "save it as CSV") from None
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first field for a name
+        line, count = next(iter(_records(content, separator)[1:]), (2, "more"))
+        raise DatasetError(
+            path,
+            f"line {line} has {count} fields, line 1 names {len(frame.columns)}",
+            f"name every column in line 1, or put what holds {separator!r} in quotes",
+        )
     if missing := [name for name in needed if name not in frame.columns]:
         raise DatasetError(
             path,
