@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from sgfd.dataset.catalog import Feature, ItemCatalog
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Indices, Interactions, Pairs
 from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.splits import join
 from sgfd.dataset.vocabulary import Vocabulary
 
 _MOST_UNUSED = 1_000_000  # numbers of users or items that nobody bears, in a small table
@@ -207,8 +208,12 @@ def in_range(part: FilePart, n_items: int | None, problems: Problems) -> FilePar
 def make_interactions(
     parts: dict[str, FilePart], users: Vocabulary, items: Vocabulary, problems: Problems
 ) -> Interactions:
-    """Interactions without repetition: a pair stays where it stands first, train before test."""
+    """Interactions without repetition: a pair stays where it stands first, train before test.
+
+    Its time is the earliest at which it stands anywhere: a split by time divides the parts anew.
+    """
     n_items = max(len(items), 1)
+    parts = _at_their_earliest(parts, n_items)
     known = np.empty(0, dtype=np.int64)
     clean: dict[str, Pairs] = {}
     for name, part in parts.items():
@@ -236,6 +241,24 @@ def make_interactions(
     return Interactions(
         users, items, clean.get("train", empty), clean.get("valid"), clean.get("test", empty)
     )
+
+
+def _at_their_earliest(parts: dict[str, FilePart], n_items: int) -> dict[str, FilePart]:
+    """Every pair with the earliest of its timestamps, where there are any."""
+    every = join(*(part.pairs for part in parts.values()))
+    if every.timestamp is None:
+        return parts
+    keys = every.user * n_items + every.item
+    by_time = np.lexsort((every.timestamp, keys))
+    pairs, first = np.unique(keys[by_time], return_index=True)
+    earliest = every.timestamp[by_time][first]
+
+    def timed(part: FilePart) -> FilePart:
+        user, item = part.pairs.user, part.pairs.item
+        when = earliest[np.searchsorted(pairs, user * n_items + item)]
+        return replace(part, pairs=Pairs(user, item, when))
+
+    return {name: timed(part) for name, part in parts.items()}
 
 
 def make_catalog(

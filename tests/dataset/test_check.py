@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sgfd.dataset import DatasetError, check_dataset, load_dataset
+from sgfd.dataset import DatasetError, check_dataset, divide, load_dataset
 
 
 def append(folder, file, line):
@@ -111,6 +111,21 @@ def test_repetitions_are_left_out_when_loading(sgfd_folder):
     assert len(dataset.interactions.train) == 5
     assert len(dataset.interactions.test) == 2
     assert [problem.severity for problem in dataset.warnings] == ["warning", "warning"]
+
+
+def test_a_repeated_pair_has_its_earliest_time(native_folder):
+    """Whatever the order of the file, and in whichever part it stands: splits by time use it."""
+    columns = {
+        "user_id": ["u", "u", "u", "v", "v"],
+        "item_id": ["a", "b", "a", "c", "c"],
+        "timestamp": [9, 5, 1, 8, 2],
+        "split": ["train", "train", "train", "train", "test"],
+    }
+    pq.write_table(pa.table(columns), native_folder / "interactions.parquet")
+    interactions = load_dataset(native_folder).interactions
+    assert interactions.train.item.tolist() == [0, 1, 2]
+    assert interactions.train.timestamp.tolist() == [1, 5, 2]
+    assert divide(interactions, split="temporal").test.item.tolist() == [1]
 
 
 NATIVE = {
