@@ -12,6 +12,7 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
+    add_feature,
     in_range,
     indices,
     integers,
@@ -44,12 +45,12 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
     tables = sorted(folder.glob("*.inter"))
     if len(tables) > 1:
         problems.error(folder, f"has {len(tables)} .inter files", "leave one of them")
-    features = {}
+    features: dict[str, Feature] = {}
     for file in sorted(folder.glob("*_feat.npy")):
         name = file.name.removesuffix("_feat.npy").lower()
         feature = problems.attempt(Feature.from_npy, name, file)
         if feature is not None:
-            features[name] = feature
+            add_feature(features, feature, problems)
     parts = problems.attempt(_read_parts, tables[0], problems) or {} if tables else {}
     if features:
         first = next(iter(features.values()))

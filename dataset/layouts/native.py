@@ -16,6 +16,7 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
+    add_feature,
     make_catalog,
     make_interactions,
     number_labels,
@@ -31,6 +32,13 @@ from sgfd.dataset.vocabulary import Vocabulary
 ITEMS, INTERACTIONS = "items.parquet", "interactions.parquet"
 PARTS = ("train", "valid", "test")
 _LABELS = ("category", "label")
+_LISTS = (
+    pa.types.is_fixed_size_list,
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
 _TABLES = {"items": ITEMS, **dict.fromkeys(("interactions", *PARTS), INTERACTIONS)}
 
 
@@ -69,19 +77,17 @@ def _read_items(folder: Path, problems: Problems) -> ItemCatalog:
     labels = None
     if column := next((name for name in _LABELS if name in schema.names), None):
         labels = problems.attempt(_labels, path, column, schema.field(column).type)
-    features = {}
+    features: dict[str, Feature] = {}
     for field in schema:
-        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+        if any(is_one(field.type) for is_one in _LISTS):
             name = field.name
             feature = problems.attempt(_column_feature, path, name, field.type, len(items))
             if feature is not None:
-                features[name.lower()] = feature
+                add_feature(features, feature, problems)
     for file in sorted(folder.glob("*.npy")):
         feature = problems.attempt(Feature.from_npy, file.stem.lower(), file)
         if feature is not None:
-            if feature.name in features:
-                problems.error(file, f"is also a column of {ITEMS}", "leave one of the two")
-            features[feature.name] = feature
+            add_feature(features, feature, problems)
     features = same_rows(features, len(items), ITEMS, problems)
     return make_catalog(folder, items, features, labels, titles)
 

@@ -279,6 +279,17 @@ def make_catalog(
     return ItemCatalog(items, features, numbers, names, titles)
 
 
+def add_feature(features: dict[str, Feature], feature: Feature, problems: Problems) -> None:
+    """Add one by its name; a second of that name is refused (upper and lower case are one)."""
+    if other := features.get(feature.name):
+        problems.error(
+            feature.source,
+            f"is modality {feature.name}, and so is {other.source}",
+            "leave one of the two, or rename it",
+        )
+    features[feature.name] = feature
+
+
 def same_rows(
     features: dict[str, Feature], n_items: int, counted: str, problems: Problems
 ) -> dict[str, Feature]:

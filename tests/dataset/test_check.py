@@ -1,5 +1,7 @@
 """`check` names every kind of problem: the file, the row, what to do. Loading agrees with it."""
 
+from shutil import copy
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -157,11 +159,14 @@ def test_each_problem_of_native_interactions_is_named(native_folder, kind):
 
 ITEM_COLUMNS = {
     "ragged vectors": (pa.array([[1.0], [1.0, 2.0], None, [3.0]]), "text", "column text is list<"),
+    "vectors of polars": (pa.array([[1.0]] * 4, pa.large_list(pa.float32())), "text", "column text is large_list<"),
+    "views of vectors": (pa.array([[1.0]] * 4, pa.list_view(pa.float32())), "text", "column text is list_view<"),
+    "large views of vectors": (pa.array([[1.0]] * 4, pa.large_list_view(pa.float32())), "text", "column text is large_list_view<"),
     "vectors of text": (pa.array([["a"]] * 4, pa.list_(pa.string(), 1)), "text", "column text is"),
     "title of numbers": (pa.array([1, 2, 3, 4]), "title", "column title is int64, not string"),
     "category of floats": (pa.array([1.5] * 4), "category", "column category is double"),
     "an id twice": (pa.array(["a", "b", "a", "d"]), "item_id", "row 2: the id occurs twice ('a')"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ITEM_COLUMNS)
@@ -173,6 +178,23 @@ def test_each_wrong_column_of_native_items_is_named(native_folder, kind):
     pq.write_table(table.set_column(place, name, values), path)
     errors = [p for p in check_dataset(native_folder) if p.severity == "error"]
     assert [what in p.what and p.where == str(path) for p in errors] == [True]
+
+
+CLASHES = {
+    "two columns": ("native", lambda f: change_items(f, lambda t: t.append_column("Text", t["text"])), "items.parquet column Text: is modality text, and so is"),
+    "a column and a file": ("native", lambda f: copy(f / "image.npy", f / "text.npy"), "text.npy: is modality text, and so is"),
+    "two files": ("native", lambda f: copy(f / "image.npy", f / "Image.npy"), "image.npy: is modality image, and so is"),
+    "two files of MMRec": ("mmrec", lambda f: copy(f / "image_feat.npy", f / "Image_feat.npy"), "image_feat.npy: is modality image, and so is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CLASHES)
+def test_two_modalities_of_one_name_are_refused(request, kind):
+    layout, spoil, line = CLASHES[kind]
+    folder = request.getfixturevalue(f"{layout}_folder")
+    spoil(folder)
+    errors = [f"{p.where}: {p.what}" for p in check_dataset(folder) if p.severity == "error"]
+    assert [line in each for each in errors] == [True], errors
 
 
 MMREC = {
@@ -249,9 +271,16 @@ def test_ids_that_look_the_same_are_told_of(native_folder):
     assert len(load_dataset(native_folder).catalog.items) == 4
 
 
+def change_table(path, change):
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def change_items(folder, change):
+    change_table(folder / "items.parquet", change)
+
+
 def change_interactions(folder, change):
-    table = pq.read_table(folder / "interactions.parquet")
-    pq.write_table(change(table), folder / "interactions.parquet")
+    change_table(folder / "interactions.parquet", change)
 
 
 SILENT = {
