@@ -12,6 +12,7 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
+    add_feature,
     in_range,
     indices,
     integers,
@@ -28,7 +29,7 @@ from sgfd.dataset.problems import Problems, places
 
 LABELS = "MetaData_normal.npy"
 _TABLES = {name: f"{name}.csv" for name in ("train", "valid", "test", "items")}
-_FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(\w+?))?_normal\.npy")
+_FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(.+))?_normal\.npy")
 
 
 def is_sgfd(folder: Path) -> bool:
@@ -76,20 +77,22 @@ def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Int
 def _read_features(folder: Path, problems: Problems) -> dict[str, Feature]:
     """Modalities by name: FeatureImage_normal.npy is `image`, FeatureText_bert_normal.npy `text`.
 
-    A suffix stays in the name only where two files are of one modality.
+    A suffix stays in the name only where two files are of one modality, signs in it as `_`.
     """
-    found = [
-        (match, path)
-        for path in sorted(folder.glob("Feature*_normal.npy"))
-        if (match := _FEATURE.fullmatch(path.name))
-    ]
+    found = []
+    for path in sorted(folder.glob("Feature*_normal.npy")):
+        if match := _FEATURE.fullmatch(path.name):
+            found.append((match, path))
+        else:
+            problems.warning(path, "is not read", "call it FeatureText_normal.npy, or alike")
     kinds = [match[1].lower() for match, _ in found]
-    features = {}
+    features: dict[str, Feature] = {}
     for (match, path), kind in zip(found, kinds, strict=True):
-        name = f"{kind}_{match[2].lower()}" if match[2] and kinds.count(kind) > 1 else kind
+        suffix = re.sub(r"\W", "_", (match[2] or "").lower())
+        name = f"{kind}_{suffix}" if suffix and kinds.count(kind) > 1 else kind
         feature = problems.attempt(Feature.from_npy, name, path)
         if feature is not None:
-            features[name] = feature
+            add_feature(features, feature, problems)
     return features
 
 

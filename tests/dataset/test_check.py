@@ -184,6 +184,7 @@ CLASHES = {
     "two columns": ("native", lambda f: change_items(f, lambda t: t.append_column("Text", t["text"])), "items.parquet column Text: is modality text, and so is"),
     "a column and a file": ("native", lambda f: copy(f / "image.npy", f / "text.npy"), "text.npy: is modality text, and so is"),
     "two files": ("native", lambda f: copy(f / "image.npy", f / "Image.npy"), "image.npy: is modality image, and so is"),
+    "two files of SGFD": ("sgfd", lambda f: copy(f / "FeatureImage_normal.npy", f / "Featureimage_normal.npy"), "Featureimage_normal.npy: is modality image, and so is"),
     "two files of MMRec": ("mmrec", lambda f: copy(f / "image_feat.npy", f / "Image_feat.npy"), "image_feat.npy: is modality image, and so is"),
 }  # fmt: skip
 
@@ -287,6 +288,7 @@ SILENT = {
     "a compressed CSV": ("sgfd", lambda f: (f / "train.csv").rename(f / "train.csv.gz"), "train.csv.gz: is not read; save it as train.csv"),
     "a CSV for Parquet": ("native", lambda f: (f / "interactions.parquet").rename(f / "interactions.csv"), "interactions.csv: is not read; save it as interactions.parquet"),
     "a name that stage one refuses": ("native", lambda f: (f / "image.npy").rename(f / "My Image.npy"), "no feature set can call a modality 'my image'"),
+    "features without a modality": ("sgfd", lambda f: copy(f / "FeatureImage_normal.npy", f / "Feature-Sound_normal.npy"), "Feature-Sound_normal.npy: is not read; call it FeatureText_normal.npy"),
     "no interaction": ("native", lambda f: change_interactions(f, lambda t: t.slice(0, 0)), "interactions.parquet: has no rows"),
     "nothing but zeros": ("native", lambda f: resave(f, "image.npy", np.zeros_like), "image.npy: holds no number but 0"),
     "ratings": ("native", lambda f: change_interactions(f, lambda t: t.append_column("rating", pa.array([5] * 6))), "column rating is not read: every row counts"),

@@ -53,6 +53,15 @@ def test_mmrec_layout_reads_parts_by_label(mmrec_folder):
     assert dataset.interactions.test.item.tolist() == [1]
 
 
+def test_a_model_s_name_in_a_file_s_may_have_signs(sgfd_folder):
+    file = sgfd_folder / "FeatureText_all-MiniLM-L6.v2_normal.npy"
+    (sgfd_folder / "FeatureText_bert_normal.npy").rename(file)
+    assert set(load_dataset(sgfd_folder).catalog.features) == {"image", "text"}
+    np.save(sgfd_folder / "FeatureText_bert_normal.npy", np.load(file))
+    named = {"image", "text_all_minilm_l6_v2", "text_bert"}
+    assert set(load_dataset(sgfd_folder).catalog.features) == named
+
+
 def test_a_catalogue_without_interactions_loads(sgfd_folder):
     for name in ("train", "test"):
         (sgfd_folder / f"{name}.csv").unlink()
