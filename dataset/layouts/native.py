@@ -219,14 +219,14 @@ def _labels(path: Path, name: str, kind: pa.DataType) -> tuple[NDArray[np.int64]
 
 
 def _times(path: Path, kind: pa.DataType) -> NDArray[np.int64]:
-    """Timestamps as whole numbers, in the unit of the column."""
+    """Timestamps as whole numbers, in the unit of the column; only their order counts."""
     column = _column(path, "timestamp")
     if column.null_count:
         mask = column.is_null().to_numpy(zero_copy_only=False)
         raise DatasetError(path, f"{places(mask, 0)}: timestamp is null", "give every row a time")
     try:
         if pa.types.is_floating(kind):
-            return np.asarray(column.to_numpy()).astype(np.int64)
+            return _whole(np.asarray(column.to_numpy(), dtype=np.float64), path)
         if pa.types.is_date(kind):
             column = column.cast(pa.timestamp("s"))
         if pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type):
@@ -234,6 +234,18 @@ def _times(path: Path, kind: pa.DataType) -> NDArray[np.int64]:
     except pa.ArrowException:
         pass
     raise _wrong_type(path, "timestamp", kind, "timestamp")
+
+
+def _whole(values: NDArray[np.float64], path: Path) -> NDArray[np.int64]:
+    """Floating timestamps as they are where all are whole, else their ranks, equal for equal."""
+    if not (finite := np.isfinite(values)).all():
+        raise DatasetError(
+            path, f"{places(~finite, 0)}: timestamp is not finite", "give every row a time"
+        )
+    if (values == np.floor(values)).all() and (np.abs(values) < 2**63).all():
+        return values.astype(np.int64)
+    rank: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return rank
 
 
 def _splits(path: Path, kind: pa.DataType) -> NDArray[np.object_]:

@@ -133,12 +133,13 @@ def test_a_repeated_pair_has_its_earliest_time(native_folder):
 NATIVE = {
     "user_id of floats": ({"user_id": [1.5] * 6}, "column user_id is double, not string"),
     "timestamp of text": ({"timestamp": ["now"] * 6}, "column timestamp is string, not timestamp"),
+    "timestamp not finite": ({"timestamp": [1.5, np.nan, 2, np.inf, 3, 4]}, "rows 1, 3: timestamp is not finite"),
     "split of numbers": ({"split": [1] * 6}, "column split is int64, not string"),
     "unknown split": ({"split": ["train"] * 5 + ["dev"]}, "row 5: split is 'dev'"),
     "id null": ({"user_id": ["u", None] * 3}, "rows 1, 3, 5: user_id is null"),
     "unknown item": ({"item_id": ["a"] * 5 + ["z"]}, "row 5: item 'z' is out of range"),
     "column missing": ({"item_id": None}, "has no column item_id"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", NATIVE)

@@ -144,6 +144,23 @@ def test_ml100k_loads_as_it_is(shared_data):
     assert (len(catalog.label_names), int((catalog.labels < 0).sum())) == (17, 1)
 
 
+@pytest.mark.parametrize(
+    ("times", "whole"),
+    [
+        ([0.5, 0.25, 0.5, 0.75, 1.0, 0.0], [2, 1, 2, 3, 4, 0]),
+        ([6e18, 5.0, 1e30, -2.0, 0.0, 1.0], [4, 3, 5, 0, 1, 2]),
+        ([60.0, 30.0, 0.0, -1.0, 90.0, 9.0], [60, 30, 0, -1, 90, 9]),
+    ],
+)
+def test_fractions_of_a_time_keep_their_order(native_folder, times, whole):
+    path = native_folder / "interactions.parquet"
+    table = pq.read_table(path).drop_columns(["timestamp", "split"])
+    split = pa.array(["train"] * 6)
+    table = table.append_column("timestamp", pa.array(times)).append_column("split", split)
+    pq.write_table(table, path)
+    assert load_dataset(native_folder).interactions.train.timestamp.tolist() == whole
+
+
 def test_without_split_the_last_of_each_user_are_the_test(native_folder):
     table = pa.table(
         {
