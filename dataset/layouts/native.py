@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -210,9 +209,10 @@ def _python(path: Path, name: str, column: pa.ChunkedArray) -> list[Any]:
 
 def _labels(path: Path, name: str, kind: pa.DataType) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if pa.types.is_integer(_plain(kind)):
-        column = _column(path, name).cast(pa.int64())
-        lacking = pc.fill_null(pc.less(column, 0), True).to_numpy()
-        return number_labels(column.fill_null(-1).to_numpy(), lacking)
+        column = _column(path, name).cast(_plain(kind))
+        numbers = column.fill_null(0).to_numpy()
+        lacking = column.is_null().to_numpy() | (numbers == -1)
+        return number_labels(numbers, lacking)
     values = _texts(path, name, kind)
     lacking = np.array([value is None for value in values], dtype=bool)  # of no items too
     return number_labels(values, lacking)

@@ -145,6 +145,22 @@ def test_ml100k_loads_as_it_is(shared_data):
 
 
 @pytest.mark.parametrize(
+    ("values", "labels", "names"),
+    [
+        (pa.array([-5, None, -1, 7]), [0, -1, -1, 1], ("-5", "7")),
+        (pa.array([2**64 - 1, 0, None, 0], pa.uint64()), [1, 0, -1, 0], ("0", f"{2**64 - 1}")),
+        (pa.array([3, None, -1, 3], pa.int8()).dictionary_encode(), [0, -1, -1, 0], ("3",)),
+    ],
+)
+def test_any_whole_number_is_a_category_but_minus_one(native_folder, values, labels, names):
+    path = native_folder / "items.parquet"
+    table = pq.read_table(path).drop_columns(["category"])
+    pq.write_table(table.append_column("category", values), path)
+    catalog = load_dataset(native_folder).catalog
+    assert (catalog.labels.tolist(), catalog.label_names) == (labels, names)
+
+
+@pytest.mark.parametrize(
     ("times", "whole"),
     [
         ([0.5, 0.25, 0.5, 0.75, 1.0, 0.0], [2, 1, 2, 3, 4, 0]),
