@@ -86,13 +86,14 @@ def test_features_are_read_from_the_file_when_they_are_asked_for(sgfd_folder):
     np.testing.assert_array_equal(whole, np.load(sgfd_folder / "FeatureImage_normal.npy"))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_any_numbers_become_float32(sgfd_folder, dtype, order):
     values = np.asarray(np.arange(20).reshape(5, 4), dtype=dtype, order=order)
     np.save(sgfd_folder / "FeatureImage_normal.npy", values)
     feature = load_dataset(sgfd_folder).catalog.features["image"]
     assert feature.block(1, 3).dtype == np.float32
+    assert feature.block(1, 3).flags.writeable  # torch warns of what is not
     np.testing.assert_array_equal(feature.block(1, 3), values[1:3])
     np.testing.assert_array_equal(feature.rows(np.array([4])), values[4:])
 
