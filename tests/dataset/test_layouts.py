@@ -161,6 +161,15 @@ def test_any_whole_number_is_a_category_but_minus_one(native_folder, values, lab
     assert (catalog.labels.tolist(), catalog.label_names) == (labels, names)
 
 
+def test_columns_of_nothing_lack_for_every_item(native_folder):
+    path = native_folder / "items.parquet"
+    pd.read_parquet(path, columns=["item_id"]).assign(title=None, category=None).to_parquet(path)
+    (native_folder / "interactions.parquet").unlink()
+    catalog = load_dataset(native_folder).catalog
+    assert catalog.titles.tolist() == [None] * 4
+    assert (catalog.labels.tolist(), catalog.label_names) == ([-1] * 4, ())
+
+
 @pytest.mark.parametrize(
     ("times", "whole"),
     [
