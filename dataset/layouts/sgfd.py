@@ -16,6 +16,7 @@ from sgfd.dataset.layouts.parts import (
     in_range,
     indices,
     integers,
+    lines_of,
     make_catalog,
     make_interactions,
     number_labels,
@@ -152,7 +153,16 @@ def _label_names(folder: Path, problems: Problems) -> dict[int, str]:
     if not path.exists():
         return {}
     frame = read_csv(path, ("label", "name"), problems)
-    return dict(zip(integers(frame, "label", path).tolist(), frame["name"], strict=True))
+    number, empty = pd.Series(integers(frame, "label", path)), frame["name"].to_numpy() == ""
+    for wrong, what in (
+        (number.duplicated().to_numpy(), "the label has a name already"),
+        (empty, "the name is empty (the label is called by its number)"),
+        (frame["name"].duplicated().to_numpy() & ~empty, "another label has the name"),
+    ):
+        if wrong.any():
+            remedy = "give every label one name of its own"
+            problems.warning(path, f"{lines_of(frame, wrong)}: {what}", remedy)
+    return dict(zip(number[~empty].tolist(), frame["name"][~empty], strict=True))
 
 
 def _titles(described: pd.DataFrame | None, path: Path, n_items: int) -> NDArray[np.object_] | None:
