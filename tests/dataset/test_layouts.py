@@ -114,6 +114,18 @@ def test_fingerprints_follow_the_content(sgfd_folder):
     assert [new == old for new, old in zip(after, before, strict=True)] == [False, False, True]
 
 
+def test_a_data_set_is_called_by_its_folder_also_a_link(tmp_path, sgfd_folder, monkeypatch):
+    link = tmp_path / "data" / "linked"
+    link.parent.mkdir()
+    link.symlink_to(sgfd_folder)
+    assert load_dataset("linked", link.parent).name == "linked"
+    (sgfd_folder / "below").mkdir()
+    monkeypatch.chdir(sgfd_folder / "below")
+    assert load_dataset("..").name == "small"
+    monkeypatch.chdir(sgfd_folder)
+    assert load_dataset(".").name == "small"
+
+
 def test_an_unknown_name_is_answered_with_near_ones(tmp_path, sgfd_folder):
     assert list_datasets(tmp_path) == [("sample", "sample"), ("small", "sgfd")]
     with pytest.raises(DatasetError, match="choose small"):
