@@ -150,12 +150,16 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         if path.stat().st_size == 0:
             raise DatasetError(path, "is empty", "export it again")
-        return pq.ParquetFile(path)
+        file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
             path, f"is truncated or no Parquet ({reason})", "export it again"
         ) from None
+    names = file.schema_arrow.names
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DatasetError(path, f"has two columns {twice}", "leave one of the two, or rename it")
+    return file
 
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:

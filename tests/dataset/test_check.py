@@ -183,6 +183,7 @@ def test_each_wrong_column_of_native_items_is_named(native_folder, kind):
 
 CLASHES = {
     "two columns": ("native", lambda f: change_items(f, lambda t: t.append_column("Text", t["text"])), "items.parquet column Text: is modality text, and so is"),
+    "two columns alike": ("native", lambda f: change_items(f, lambda t: t.append_column("text", t["text"])), "items.parquet: has two columns text"),
     "a column and a file": ("native", lambda f: copy(f / "image.npy", f / "text.npy"), "text.npy: is modality text, and so is"),
     "two files": ("native", lambda f: copy(f / "image.npy", f / "Image.npy"), "image.npy: is modality image, and so is"),
     "two files of SGFD": ("sgfd", lambda f: copy(f / "FeatureImage_normal.npy", f / "Featureimage_normal.npy"), "Featureimage_normal.npy: is modality image, and so is"),
