@@ -220,7 +220,7 @@ class ItemCatalog:
 
 
 def open_npy(path: Path) -> NDArray[Any]:
-    """Map a .npy file of numbers.
+    """Map a .npy file of numbers, copy-on-write as `StoredRows.window` does.
 
     Raises:
         DatasetError: it is missing, empty, truncated, of objects (never unpickled) or of text.
@@ -228,7 +228,7 @@ def open_npy(path: Path) -> NDArray[Any]:
     try:
         if path.stat().st_size == 0:
             raise DatasetError(path, "is empty", "export the array again")
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     except OSError as error:
         raise DatasetError(
             path, f"can't be read ({error.strerror or error})", "export it again"

@@ -76,7 +76,8 @@ def read_layout(folder: Path, layout: str) -> Dataset:
 
 def _read(folder: Path, layout: str, problems: Problems) -> Dataset:
     catalog, interactions = LAYOUTS[layout][1](folder, problems)
-    name = folder.resolve().name
+    # A link is called as it is found again, not as what it points to.
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
     return Dataset(name, layout, folder, catalog, interactions, tuple(problems.found))
 
 

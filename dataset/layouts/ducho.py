@@ -5,6 +5,7 @@ folders of its own, such as `openai/clip-vit-base-patch16`. There are no interac
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sgfd.dataset.catalog import BLOCK_ROWS, Feature, ItemCatalog, open_npy, temporary_rows
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions
-from sgfd.dataset.layouts.parts import make_catalog
+from sgfd.dataset.layouts.parts import add_feature, make_catalog
 from sgfd.dataset.problems import Problems
 from sgfd.dataset.vocabulary import Vocabulary
 
@@ -43,11 +44,11 @@ def read_ducho(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
         return None, None
     ids = sorted({item for by_item in files.values() for item in by_item}, key=_as_people_count)
     items = Vocabulary(ids)
-    features = {}
+    features: dict[str, Feature] = {}
     for layer, name in _names(folder, list(files)).items():
         feature = problems.attempt(_feature, name, layer, files[layer], ids)
         if feature is not None:
-            features[name] = feature
+            add_feature(features, feature, problems)
     return make_catalog(folder, items, features, None, None), None
 
 
@@ -58,16 +59,20 @@ def _layers(top: Path) -> list[Path]:
 
 def _names(folder: Path, layers: list[Path]) -> dict[Path, str]:
     """A modality's name for each extraction: `image`, or `image_resnet50_avgpool` where there are
-    several of images."""
-    kinds, long = {}, {}
+    several of images, or that of its whole path where they are by one model."""
+    names = {}
     for layer in layers:
-        output, _, *model = layer.relative_to(folder).parts
+        output, backend, *model = layer.relative_to(folder).parts
         several = [kind for kind in KINDS if kind in output.lower()]
         one = len(several) == 1 and output.lower().startswith(several[0])
-        kinds[layer] = KINDS[several[0]] if one else _plain(output)
-        long[layer] = _plain("_".join([kinds[layer], *model]))
-    every = list(kinds.values())
-    return {layer: kind if every.count(kind) == 1 else long[layer] for layer, kind in kinds.items()}
+        kind = KINDS[several[0]] if one else _plain(output)
+        path = _plain("_".join([output, backend, *model]))
+        names[layer] = (kind, _plain("_".join([kind, *model])), path)
+    every = Counter(name for of_layer in names.values() for name in set(of_layer))
+    return {
+        layer: next((name for name in of_layer if every[name] == 1), of_layer[-1])
+        for layer, of_layer in names.items()
+    }
 
 
 def _plain(name: str) -> str:

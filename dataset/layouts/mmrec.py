@@ -12,9 +12,11 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
+    add_feature,
     in_range,
     indices,
     integers,
+    lines_of,
     make_catalog,
     make_interactions,
     number_labels,
@@ -22,7 +24,7 @@ from sgfd.dataset.layouts.parts import (
     same_rows,
     vocabulary_of,
 )
-from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.problems import Problems
 from sgfd.dataset.vocabulary import Vocabulary
 
 LABELS = "labels.npy"
@@ -43,12 +45,12 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
     tables = sorted(folder.glob("*.inter"))
     if len(tables) > 1:
         problems.error(folder, f"has {len(tables)} .inter files", "leave one of them")
-    features = {}
+    features: dict[str, Feature] = {}
     for file in sorted(folder.glob("*_feat.npy")):
         name = file.name.removesuffix("_feat.npy").lower()
         feature = problems.attempt(Feature.from_npy, name, file)
         if feature is not None:
-            features[name] = feature
+            add_feature(features, feature, problems)
     parts = problems.attempt(_read_parts, tables[0], problems) or {} if tables else {}
     if features:
         first = next(iter(features.values()))
@@ -79,10 +81,10 @@ def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
     if (wrong := (kind < 0) | (kind > 2)).any():
         raise DatasetError(
             path,
-            f"{places(wrong, 2, 'line')}: x_label {kind[wrong][0]}",
+            f"{lines_of(frame, wrong)}: x_label {kind[wrong][0]}",
             "give 0 (train), 1 (valid) or 2 (test)",
         )
-    whole = FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
+    whole = FilePart(path, Pairs(user, item), frame.index.to_numpy(), "line")
     return {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
+    add_feature,
     make_catalog,
     make_interactions,
     number_labels,
@@ -31,6 +31,13 @@ from sgfd.dataset.vocabulary import Vocabulary
 ITEMS, INTERACTIONS = "items.parquet", "interactions.parquet"
 PARTS = ("train", "valid", "test")
 _LABELS = ("category", "label")
+_LISTS = (
+    pa.types.is_fixed_size_list,
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
 _TABLES = {"items": ITEMS, **dict.fromkeys(("interactions", *PARTS), INTERACTIONS)}
 
 
@@ -69,19 +76,17 @@ def _read_items(folder: Path, problems: Problems) -> ItemCatalog:
     labels = None
     if column := next((name for name in _LABELS if name in schema.names), None):
         labels = problems.attempt(_labels, path, column, schema.field(column).type)
-    features = {}
+    features: dict[str, Feature] = {}
     for field in schema:
-        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+        if any(is_one(field.type) for is_one in _LISTS):
             name = field.name
             feature = problems.attempt(_column_feature, path, name, field.type, len(items))
             if feature is not None:
-                features[name.lower()] = feature
+                add_feature(features, feature, problems)
     for file in sorted(folder.glob("*.npy")):
         feature = problems.attempt(Feature.from_npy, file.stem.lower(), file)
         if feature is not None:
-            if feature.name in features:
-                problems.error(file, f"is also a column of {ITEMS}", "leave one of the two")
-            features[feature.name] = feature
+            add_feature(features, feature, problems)
     features = same_rows(features, len(items), ITEMS, problems)
     return make_catalog(folder, items, features, labels, titles)
 
@@ -145,12 +150,16 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         if path.stat().st_size == 0:
             raise DatasetError(path, "is empty", "export it again")
-        return pq.ParquetFile(path)
+        file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
             path, f"is truncated or no Parquet ({reason})", "export it again"
         ) from None
+    names = file.schema_arrow.names
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DatasetError(path, f"has two columns {twice}", "leave one of the two, or rename it")
+    return file
 
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:
@@ -168,9 +177,13 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds strings, or nothing at all, as pandas writes a column of None."""
     kind = _plain(kind)
     return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_null(kind)
     )
 
 
@@ -204,23 +217,24 @@ def _python(path: Path, name: str, column: pa.ChunkedArray) -> list[Any]:
 
 def _labels(path: Path, name: str, kind: pa.DataType) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if pa.types.is_integer(_plain(kind)):
-        column = _column(path, name).cast(pa.int64())
-        lacking = pc.fill_null(pc.less(column, 0), True).to_numpy()
-        return number_labels(column.fill_null(-1).to_numpy(), lacking)
+        column = _column(path, name).cast(_plain(kind))
+        numbers = column.fill_null(0).to_numpy()
+        lacking = column.is_null().to_numpy() | (numbers == -1)
+        return number_labels(numbers, lacking)
     values = _texts(path, name, kind)
     lacking = np.array([value is None for value in values], dtype=bool)  # of no items too
     return number_labels(values, lacking)
 
 
 def _times(path: Path, kind: pa.DataType) -> NDArray[np.int64]:
-    """Timestamps as whole numbers, in the unit of the column."""
+    """Timestamps as whole numbers, in the unit of the column; only their order counts."""
     column = _column(path, "timestamp")
     if column.null_count:
         mask = column.is_null().to_numpy(zero_copy_only=False)
         raise DatasetError(path, f"{places(mask, 0)}: timestamp is null", "give every row a time")
     try:
         if pa.types.is_floating(kind):
-            return np.asarray(column.to_numpy()).astype(np.int64)
+            return _whole(np.asarray(column.to_numpy(), dtype=np.float64), path)
         if pa.types.is_date(kind):
             column = column.cast(pa.timestamp("s"))
         if pa.types.is_timestamp(column.type) or pa.types.is_integer(column.type):
@@ -228,6 +242,18 @@ def _times(path: Path, kind: pa.DataType) -> NDArray[np.int64]:
     except pa.ArrowException:
         pass
     raise _wrong_type(path, "timestamp", kind, "timestamp")
+
+
+def _whole(values: NDArray[np.float64], path: Path) -> NDArray[np.int64]:
+    """Floating timestamps as they are where all are whole, else their ranks, equal for equal."""
+    if not (finite := np.isfinite(values)).all():
+        raise DatasetError(
+            path, f"{places(~finite, 0)}: timestamp is not finite", "give every row a time"
+        )
+    if (values == np.floor(values)).all() and (np.abs(values) < 2**63).all():
+        return values.astype(np.int64)
+    rank: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return rank
 
 
 def _splits(path: Path, kind: pa.DataType) -> NDArray[np.object_]:

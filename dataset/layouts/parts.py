@@ -1,8 +1,10 @@
 """What all layouts do alike: read tables, part the interactions, number the labels."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from sgfd.dataset.catalog import Feature, ItemCatalog
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Indices, Interactions, Pairs
 from sgfd.dataset.problems import Problems, places
+from sgfd.dataset.splits import join
 from sgfd.dataset.vocabulary import Vocabulary
 
 _MOST_UNUSED = 1_000_000  # numbers of users or items that nobody bears, in a small table
@@ -42,7 +45,7 @@ class FilePart:
 def read_csv(
     path: Path, needed: tuple[str, ...], problems: Problems, separator: str = ","
 ) -> pd.DataFrame:
-    """A CSV file as strings; line 1 is the header, so row r stands on line r + 2.
+    """A CSV file as strings; the index is the line on which each row begins.
 
     Raises:
         DatasetError: it is empty, no UTF-8, no table, or lacks a needed column.
@@ -65,12 +68,21 @@ def read_csv(
     except (pd.errors.ParserError, ValueError, OSError) as error:
         reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
         if found := re.fullmatch(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
+            records = _records(content, separator)
+            line = next((line for line, n in records if n > int(found[1])), int(found[2]))
             raise DatasetError(
                 path,
-                f"line {found[2]} has {found[3]} fields, not {found[1]}",
+                f"line {line} has {found[3]} fields, not {found[1]}",
                 f"put what holds {separator!r} in quotes",
             ) from None
         raise DatasetError(path, f"is no table ({reason})", "save it as CSV") from None
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first field for a name
+        line, count = next(iter(_records(content, separator)[1:]), (2, "more"))
+        raise DatasetError(
+            path,
+            f"line {line} has {count} fields, line 1 names {len(frame.columns)}",
+            f"name every column in line 1, or put what holds {separator!r} in quotes",
+        )
     if missing := [name for name in needed if name not in frame.columns]:
         raise DatasetError(
             path,
@@ -79,7 +91,34 @@ def read_csv(
         )
     if frame.empty and "itemID" in needed:
         problems.warning(path, "has no rows", "add some, or remove the file")
+    frame.index = pd.Index(_lines(content, separator, len(frame)))
     return frame
+
+
+def _records(content: bytes, separator: str) -> list[tuple[int, int]]:
+    """The line on which each row begins, the header's too, and how many fields it has.
+
+    A quoted field may run over several lines, and pandas passes over blank ones.
+    """
+    reader = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), delimiter=separator)
+    records, end = [], 0
+    try:
+        for fields in reader:
+            if len(fields) > 1 or "".join(fields).strip():
+                records.append((end + 1, len(fields)))
+            end = reader.line_num
+    except csv.Error:  # at what pandas may take all the same
+        pass
+    return records
+
+
+def _lines(content: bytes, separator: str, n_rows: int) -> Indices:
+    """The line on which each row below the header begins, int64 (n_rows,)."""
+    simple = np.arange(2, n_rows + 2)
+    if content.count(b"\n") + (not content.endswith(b"\n")) == n_rows + 1:
+        return simple
+    records = _records(content, separator)[1:]
+    return np.array([line for line, _ in records]) if len(records) == n_rows > 0 else simple
 
 
 def warn_of_unread(folder: Path, tables: dict[str, str], problems: Problems) -> None:
@@ -104,6 +143,11 @@ def warn_of_ratings(path: Path, columns: Iterable[str], problems: Problems) -> N
             )
 
 
+def lines_of(frame: pd.DataFrame, mask: NDArray[np.bool_]) -> str:
+    """Name the lines of some rows of a CSV file."""
+    return places(frame.index.to_numpy()[mask], 0, "line")
+
+
 def integers(frame: pd.DataFrame, column: str, path: Path) -> Indices:
     """A column of whole numbers, int64 (n,).
 
@@ -116,7 +160,7 @@ def integers(frame: pd.DataFrame, column: str, path: Path) -> Indices:
         first = frame[column].iloc[int(np.flatnonzero(wrong)[0])]
         raise DatasetError(
             path,
-            f"{places(wrong, 2, 'line')}: {column} {first!r} is no whole number",
+            f"{lines_of(frame, wrong)}: {column} {first!r} is no whole number",
             "give integers",
         )
     return values.astype(np.int64)
@@ -133,7 +177,7 @@ def indices(frame: pd.DataFrame, column: str, path: Path) -> Indices:
     if (wrong := values > _MOST_UNUSED + 10 * len(values)).any():
         raise DatasetError(
             path,
-            f"{places(wrong, 2, 'line')}: {column} {values[wrong][0]} in a table of "
+            f"{lines_of(frame, wrong)}: {column} {values[wrong][0]} in a table of "
             f"{len(values)} rows",
             f"number {column} from 0 without gaps",
         )
@@ -164,8 +208,12 @@ def in_range(part: FilePart, n_items: int | None, problems: Problems) -> FilePar
 def make_interactions(
     parts: dict[str, FilePart], users: Vocabulary, items: Vocabulary, problems: Problems
 ) -> Interactions:
-    """Interactions without repetition: a pair stays where it stands first, train before test."""
+    """Interactions without repetition: a pair stays where it stands first, train before test.
+
+    Its time is the earliest at which it stands anywhere: a split by time divides the parts anew.
+    """
     n_items = max(len(items), 1)
+    parts = _at_their_earliest(parts, n_items)
     known = np.empty(0, dtype=np.int64)
     clean: dict[str, Pairs] = {}
     for name, part in parts.items():
@@ -195,6 +243,24 @@ def make_interactions(
     )
 
 
+def _at_their_earliest(parts: dict[str, FilePart], n_items: int) -> dict[str, FilePart]:
+    """Every pair with the earliest of its timestamps, where there are any."""
+    every = join(*(part.pairs for part in parts.values()))
+    if every.timestamp is None:
+        return parts
+    keys = every.user * n_items + every.item
+    by_time = np.lexsort((every.timestamp, keys))
+    pairs, first = np.unique(keys[by_time], return_index=True)
+    earliest = every.timestamp[by_time][first]
+
+    def timed(part: FilePart) -> FilePart:
+        user, item = part.pairs.user, part.pairs.item
+        when = earliest[np.searchsorted(pairs, user * n_items + item)]
+        return replace(part, pairs=Pairs(user, item, when))
+
+    return {name: timed(part) for name, part in parts.items()}
+
+
 def make_catalog(
     where: Path,
     items: Vocabulary,
@@ -211,6 +277,17 @@ def make_catalog(
         raise DatasetError(where, "has no items", "add some")
     numbers, names = labels or (None, ())
     return ItemCatalog(items, features, numbers, names, titles)
+
+
+def add_feature(features: dict[str, Feature], feature: Feature, problems: Problems) -> None:
+    """Add one by its name; a second of that name is refused (upper and lower case are one)."""
+    if other := features.get(feature.name):
+        problems.error(
+            feature.source,
+            f"is modality {feature.name}, and so is {other.source}",
+            "leave one of the two, or rename it",
+        )
+    features[feature.name] = feature
 
 
 def same_rows(
@@ -269,7 +346,7 @@ def vocabulary_of(
     named = [
         pd.DataFrame(
             {"number": integers(frame, number, path), "id": frame[name], "file": str(path)}
-        ).assign(line=np.arange(2, len(frame) + 2))
+        ).assign(line=frame.index)
         for path, frame in tables.items()
         if {number, name} <= set(frame.columns)
     ]

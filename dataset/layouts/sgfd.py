@@ -12,9 +12,11 @@ from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
+    add_feature,
     in_range,
     indices,
     integers,
+    lines_of,
     make_catalog,
     make_interactions,
     number_labels,
@@ -28,7 +30,7 @@ from sgfd.dataset.problems import Problems, places
 
 LABELS = "MetaData_normal.npy"
 _TABLES = {name: f"{name}.csv" for name in ("train", "valid", "test", "items")}
-_FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(\w+?))?_normal\.npy")
+_FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(.+))?_normal\.npy")
 
 
 def is_sgfd(folder: Path) -> bool:
@@ -76,20 +78,22 @@ def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Int
 def _read_features(folder: Path, problems: Problems) -> dict[str, Feature]:
     """Modalities by name: FeatureImage_normal.npy is `image`, FeatureText_bert_normal.npy `text`.
 
-    A suffix stays in the name only where two files are of one modality.
+    A suffix stays in the name only where two files are of one modality, signs in it as `_`.
     """
-    found = [
-        (match, path)
-        for path in sorted(folder.glob("Feature*_normal.npy"))
-        if (match := _FEATURE.fullmatch(path.name))
-    ]
+    found = []
+    for path in sorted(folder.glob("Feature*_normal.npy")):
+        if match := _FEATURE.fullmatch(path.name):
+            found.append((match, path))
+        else:
+            problems.warning(path, "is not read", "call it FeatureText_normal.npy, or alike")
     kinds = [match[1].lower() for match, _ in found]
-    features = {}
+    features: dict[str, Feature] = {}
     for (match, path), kind in zip(found, kinds, strict=True):
-        name = f"{kind}_{match[2].lower()}" if match[2] and kinds.count(kind) > 1 else kind
+        suffix = re.sub(r"\W", "_", (match[2] or "").lower())
+        name = f"{kind}_{suffix}" if suffix and kinds.count(kind) > 1 else kind
         feature = problems.attempt(Feature.from_npy, name, path)
         if feature is not None:
-            features[name] = feature
+            add_feature(features, feature, problems)
     return features
 
 
@@ -101,7 +105,7 @@ def _attempt_csv(path: Path, needed: tuple[str, ...], problems: Problems) -> pd.
 
 def _part(path: Path, frame: pd.DataFrame) -> FilePart:
     user, item = indices(frame, "userID", path), indices(frame, "itemID", path)
-    return FilePart(path, Pairs(user, item), np.arange(2, len(frame) + 2), "line")
+    return FilePart(path, Pairs(user, item), frame.index.to_numpy(), "line")
 
 
 def _count_items(
@@ -149,7 +153,16 @@ def _label_names(folder: Path, problems: Problems) -> dict[int, str]:
     if not path.exists():
         return {}
     frame = read_csv(path, ("label", "name"), problems)
-    return dict(zip(integers(frame, "label", path).tolist(), frame["name"], strict=True))
+    number, empty = pd.Series(integers(frame, "label", path)), frame["name"].to_numpy() == ""
+    for wrong, what in (
+        (number.duplicated().to_numpy(), "the label has a name already"),
+        (empty, "the name is empty (the label is called by its number)"),
+        (frame["name"].duplicated().to_numpy() & ~empty, "another label has the name"),
+    ):
+        if wrong.any():
+            remedy = "give every label one name of its own"
+            problems.warning(path, f"{lines_of(frame, wrong)}: {what}", remedy)
+    return dict(zip(number[~empty].tolist(), frame["name"][~empty], strict=True))
 
 
 def _titles(described: pd.DataFrame | None, path: Path, n_items: int) -> NDArray[np.object_] | None:

@@ -1,5 +1,7 @@
 """`check` names every kind of problem: the file, the row, what to do. Loading agrees with it."""
 
+from shutil import copy
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sgfd.dataset import DatasetError, check_dataset, load_dataset
+from sgfd.dataset import DatasetError, check_dataset, divide, load_dataset
 
 
 def append(folder, file, line):
@@ -66,8 +68,11 @@ BROKEN = {
     "truncated npy": (truncate, "error", "FeatureImage_normal.npy", "truncated", "again"),
     "objects": (lambda f: np.save(f / "FeatureImage_normal.npy", np.array([{}] * 5), allow_pickle=True), "error", "FeatureImage_normal.npy", "never unpickled", "float32"),
     "a field too many": (lambda f: append(f, "train.csv", "0,0,B0,R0,5"), "error", "train.csv", "line 7 has 5 fields, not 4", "quotes"),
+    "a field too many in every line": (lambda f: resave_csv(f, "test.csv", "itemID,userID,asin", "itemID,userID"), "error", "test.csv", "line 2 has 4 fields, line 1 names 3", "name every column"),
     "another separator": (lambda f: resave_csv(f, "test.csv", ",", ";", -1), "error", "test.csv", "line 1 has ';' between its columns, not ','", "write ','"),
     "column missing": (lambda f: resave_csv(f, "test.csv", "userID", "user"), "error", "test.csv", "line 1 has no column userID", "itemID, userID"),
+    "below a field of two lines": (lambda f: append(f, "items.csv", '4,B4,"Item\n4"\n\nx,B5,'), "error", "items.csv", "line 10: itemID 'x' is no whole number", "integers"),
+    "a field too many below a field of two lines": (lambda f: append(f, "items.csv", '4,B4,"Item\n4"\n4,B4,Item, 4'), "error", "items.csv", "line 9 has 4 fields, not 3", "quotes"),
     "two ids for an item": (lambda f: append(f, "train.csv", "1,1,B7,R1"), "error", "train.csv", "line 7: itemID 1 and asin 'B7' contradict", "one asin"),
 }  # fmt: skip
 
@@ -110,15 +115,31 @@ def test_repetitions_are_left_out_when_loading(sgfd_folder):
     assert [problem.severity for problem in dataset.warnings] == ["warning", "warning"]
 
 
+def test_a_repeated_pair_has_its_earliest_time(native_folder):
+    """Whatever the order of the file, and in whichever part it stands: splits by time use it."""
+    columns = {
+        "user_id": ["u", "u", "u", "v", "v"],
+        "item_id": ["a", "b", "a", "c", "c"],
+        "timestamp": [9, 5, 1, 8, 2],
+        "split": ["train", "train", "train", "train", "test"],
+    }
+    pq.write_table(pa.table(columns), native_folder / "interactions.parquet")
+    interactions = load_dataset(native_folder).interactions
+    assert interactions.train.item.tolist() == [0, 1, 2]
+    assert interactions.train.timestamp.tolist() == [1, 5, 2]
+    assert divide(interactions, split="temporal").test.item.tolist() == [1]
+
+
 NATIVE = {
     "user_id of floats": ({"user_id": [1.5] * 6}, "column user_id is double, not string"),
     "timestamp of text": ({"timestamp": ["now"] * 6}, "column timestamp is string, not timestamp"),
+    "timestamp not finite": ({"timestamp": [1.5, np.nan, 2, np.inf, 3, 4]}, "rows 1, 3: timestamp is not finite"),
     "split of numbers": ({"split": [1] * 6}, "column split is int64, not string"),
     "unknown split": ({"split": ["train"] * 5 + ["dev"]}, "row 5: split is 'dev'"),
     "id null": ({"user_id": ["u", None] * 3}, "rows 1, 3, 5: user_id is null"),
     "unknown item": ({"item_id": ["a"] * 5 + ["z"]}, "row 5: item 'z' is out of range"),
     "column missing": ({"item_id": None}, "has no column item_id"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", NATIVE)
@@ -139,11 +160,14 @@ def test_each_problem_of_native_interactions_is_named(native_folder, kind):
 
 ITEM_COLUMNS = {
     "ragged vectors": (pa.array([[1.0], [1.0, 2.0], None, [3.0]]), "text", "column text is list<"),
+    "vectors of polars": (pa.array([[1.0]] * 4, pa.large_list(pa.float32())), "text", "column text is large_list<"),
+    "views of vectors": (pa.array([[1.0]] * 4, pa.list_view(pa.float32())), "text", "column text is list_view<"),
+    "large views of vectors": (pa.array([[1.0]] * 4, pa.large_list_view(pa.float32())), "text", "column text is large_list_view<"),
     "vectors of text": (pa.array([["a"]] * 4, pa.list_(pa.string(), 1)), "text", "column text is"),
     "title of numbers": (pa.array([1, 2, 3, 4]), "title", "column title is int64, not string"),
     "category of floats": (pa.array([1.5] * 4), "category", "column category is double"),
     "an id twice": (pa.array(["a", "b", "a", "d"]), "item_id", "row 2: the id occurs twice ('a')"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ITEM_COLUMNS)
@@ -157,11 +181,31 @@ def test_each_wrong_column_of_native_items_is_named(native_folder, kind):
     assert [what in p.what and p.where == str(path) for p in errors] == [True]
 
 
+CLASHES = {
+    "two columns": ("native", lambda f: change_items(f, lambda t: t.append_column("Text", t["text"])), "items.parquet column Text: is modality text, and so is"),
+    "two columns alike": ("native", lambda f: change_items(f, lambda t: t.append_column("text", t["text"])), "items.parquet: has two columns text"),
+    "a column and a file": ("native", lambda f: copy(f / "image.npy", f / "text.npy"), "text.npy: is modality text, and so is"),
+    "two files": ("native", lambda f: copy(f / "image.npy", f / "Image.npy"), "image.npy: is modality image, and so is"),
+    "two files of SGFD": ("sgfd", lambda f: copy(f / "FeatureImage_normal.npy", f / "Featureimage_normal.npy"), "Featureimage_normal.npy: is modality image, and so is"),
+    "two files of MMRec": ("mmrec", lambda f: copy(f / "image_feat.npy", f / "Image_feat.npy"), "image_feat.npy: is modality image, and so is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CLASHES)
+def test_two_modalities_of_one_name_are_refused(request, kind):
+    layout, spoil, line = CLASHES[kind]
+    folder = request.getfixturevalue(f"{layout}_folder")
+    spoil(folder)
+    errors = [f"{p.where}: {p.what}" for p in check_dataset(folder) if p.severity == "error"]
+    assert [line in each for each in errors] == [True], errors
+
+
 MMREC = {
     "part unknown": (lambda f: append(f, "baby.inter", "0\t2\t7"), "baby.inter", "line 6: x_label 7"),
     "no number": (lambda f: append(f, "baby.inter", "a\t2\t0"), "baby.inter", "line 6: userID 'a'"),
     "out of range": (lambda f: append(f, "baby.inter", "0\t3\t0"), "baby.inter", "line 6: item 3 is out"),
     "huge gap": (lambda f: append(f, "baby.inter", f"{10**12}\t2\t0"), "baby.inter", "line 6: userID 1000"),
+    "a field too many": (lambda f: resave_csv(f, "baby.inter", "\tx_label", ""), "baby.inter", "line 2 has 3 fields, line 1 names 2"),
     "column missing": (lambda f: (f / "baby.inter").write_text("userID\titemID\n0\t0\n"), "baby.inter", "x_label"),
     "empty": (lambda f: (f / "baby.inter").write_bytes(b""), "baby.inter", "is empty"),
     "row count": (lambda f: resave(f, "text_feat.npy", lambda v: v[:2]), "text_feat.npy", "has 2 rows for 3"),
@@ -230,15 +274,26 @@ def test_ids_that_look_the_same_are_told_of(native_folder):
     assert len(load_dataset(native_folder).catalog.items) == 4
 
 
+def change_table(path, change):
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def change_items(folder, change):
+    change_table(folder / "items.parquet", change)
+
+
 def change_interactions(folder, change):
-    table = pq.read_table(folder / "interactions.parquet")
-    pq.write_table(change(table), folder / "interactions.parquet")
+    change_table(folder / "interactions.parquet", change)
 
 
 SILENT = {
     "a compressed CSV": ("sgfd", lambda f: (f / "train.csv").rename(f / "train.csv.gz"), "train.csv.gz: is not read; save it as train.csv"),
     "a CSV for Parquet": ("native", lambda f: (f / "interactions.parquet").rename(f / "interactions.csv"), "interactions.csv: is not read; save it as interactions.parquet"),
     "a name that stage one refuses": ("native", lambda f: (f / "image.npy").rename(f / "My Image.npy"), "no feature set can call a modality 'my image'"),
+    "features without a modality": ("sgfd", lambda f: copy(f / "FeatureImage_normal.npy", f / "Feature-Sound_normal.npy"), "Feature-Sound_normal.npy: is not read; call it FeatureText_normal.npy"),
+    "a label's second name": ("sgfd", lambda f: append(f, "labels.csv", "3,Ink"), "labels.csv: line 4: the label has a name already; give"),
+    "one name of two labels": ("sgfd", lambda f: append(f, "labels.csv", "8,Pens"), "labels.csv: line 4: another label has the name; give"),
+    "a label without a name": ("sgfd", lambda f: append(f, "labels.csv", "8"), "labels.csv: line 4: the name is empty (the label is called by its number); give"),
     "no interaction": ("native", lambda f: change_interactions(f, lambda t: t.slice(0, 0)), "interactions.parquet: has no rows"),
     "nothing but zeros": ("native", lambda f: resave(f, "image.npy", np.zeros_like), "image.npy: holds no number but 0"),
     "ratings": ("native", lambda f: change_interactions(f, lambda t: t.append_column("rating", pa.array([5] * 6))), "column rating is not read: every row counts"),

@@ -53,6 +53,15 @@ def test_mmrec_layout_reads_parts_by_label(mmrec_folder):
     assert dataset.interactions.test.item.tolist() == [1]
 
 
+def test_a_model_s_name_in_a_file_s_may_have_signs(sgfd_folder):
+    file = sgfd_folder / "FeatureText_all-MiniLM-L6.v2_normal.npy"
+    (sgfd_folder / "FeatureText_bert_normal.npy").rename(file)
+    assert set(load_dataset(sgfd_folder).catalog.features) == {"image", "text"}
+    np.save(sgfd_folder / "FeatureText_bert_normal.npy", np.load(file))
+    named = {"image", "text_all_minilm_l6_v2", "text_bert"}
+    assert set(load_dataset(sgfd_folder).catalog.features) == named
+
+
 def test_a_catalogue_without_interactions_loads(sgfd_folder):
     for name in ("train", "test"):
         (sgfd_folder / f"{name}.csv").unlink()
@@ -77,13 +86,14 @@ def test_features_are_read_from_the_file_when_they_are_asked_for(sgfd_folder):
     np.testing.assert_array_equal(whole, np.load(sgfd_folder / "FeatureImage_normal.npy"))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_any_numbers_become_float32(sgfd_folder, dtype, order):
     values = np.asarray(np.arange(20).reshape(5, 4), dtype=dtype, order=order)
     np.save(sgfd_folder / "FeatureImage_normal.npy", values)
     feature = load_dataset(sgfd_folder).catalog.features["image"]
     assert feature.block(1, 3).dtype == np.float32
+    assert feature.block(1, 3).flags.writeable  # torch warns of what is not
     np.testing.assert_array_equal(feature.block(1, 3), values[1:3])
     np.testing.assert_array_equal(feature.rows(np.array([4])), values[4:])
 
@@ -102,6 +112,18 @@ def test_fingerprints_follow_the_content(sgfd_folder):
     np.save(sgfd_folder / "MetaData_normal.npy", np.array([7, 7, 3, 3, 3]))
     after = fingerprints()
     assert [new == old for new, old in zip(after, before, strict=True)] == [False, False, True]
+
+
+def test_a_data_set_is_called_by_its_folder_also_a_link(tmp_path, sgfd_folder, monkeypatch):
+    link = tmp_path / "data" / "linked"
+    link.parent.mkdir()
+    link.symlink_to(sgfd_folder)
+    assert load_dataset("linked", link.parent).name == "linked"
+    (sgfd_folder / "below").mkdir()
+    monkeypatch.chdir(sgfd_folder / "below")
+    assert load_dataset("..").name == "small"
+    monkeypatch.chdir(sgfd_folder)
+    assert load_dataset(".").name == "small"
 
 
 def test_an_unknown_name_is_answered_with_near_ones(tmp_path, sgfd_folder):
@@ -133,6 +155,48 @@ def test_ml100k_loads_as_it_is(shared_data):
         "text": 38,
     }
     assert (len(catalog.label_names), int((catalog.labels < 0).sum())) == (17, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "names"),
+    [
+        (pa.array([-5, None, -1, 7]), [0, -1, -1, 1], ("-5", "7")),
+        (pa.array([2**64 - 1, 0, None, 0], pa.uint64()), [1, 0, -1, 0], ("0", f"{2**64 - 1}")),
+        (pa.array([3, None, -1, 3], pa.int8()).dictionary_encode(), [0, -1, -1, 0], ("3",)),
+    ],
+)
+def test_any_whole_number_is_a_category_but_minus_one(native_folder, values, labels, names):
+    path = native_folder / "items.parquet"
+    table = pq.read_table(path).drop_columns(["category"])
+    pq.write_table(table.append_column("category", values), path)
+    catalog = load_dataset(native_folder).catalog
+    assert (catalog.labels.tolist(), catalog.label_names) == (labels, names)
+
+
+def test_columns_of_nothing_lack_for_every_item(native_folder):
+    path = native_folder / "items.parquet"
+    pd.read_parquet(path, columns=["item_id"]).assign(title=None, category=None).to_parquet(path)
+    (native_folder / "interactions.parquet").unlink()
+    catalog = load_dataset(native_folder).catalog
+    assert catalog.titles.tolist() == [None] * 4
+    assert (catalog.labels.tolist(), catalog.label_names) == ([-1] * 4, ())
+
+
+@pytest.mark.parametrize(
+    ("times", "whole"),
+    [
+        ([0.5, 0.25, 0.5, 0.75, 1.0, 0.0], [2, 1, 2, 3, 4, 0]),
+        ([6e18, 5.0, 1e30, -2.0, 0.0, 1.0], [4, 3, 5, 0, 1, 2]),
+        ([60.0, 30.0, 0.0, -1.0, 90.0, 9.0], [60, 30, 0, -1, 90, 9]),
+    ],
+)
+def test_fractions_of_a_time_keep_their_order(native_folder, times, whole):
+    path = native_folder / "interactions.parquet"
+    table = pq.read_table(path).drop_columns(["timestamp", "split"])
+    split = pa.array(["train"] * 6)
+    table = table.append_column("timestamp", pa.array(times)).append_column("split", split)
+    pq.write_table(table, path)
+    assert load_dataset(native_folder).interactions.train.timestamp.tolist() == whole
 
 
 def test_without_split_the_last_of_each_user_are_the_test(native_folder):

@@ -105,6 +105,20 @@ def test_several_models_of_one_modality_have_their_names(ducho):
     }
 
 
+def test_one_model_s_features_of_two_folders_or_backends_are_told_apart(ducho):
+    save(ducho, "visual_embeddings_64", {"item1": np.ones(5)})
+    save(ducho, "visual_embeddings_32", {"item1": np.ones(5)}, "tensorflow/ResNet50/avgpool")
+    assert set(load_dataset(ducho).catalog.features) == {
+        "visual_embeddings_32_torch_resnet50_avgpool",
+        "visual_embeddings_32_tensorflow_resnet50_avgpool",
+        "visual_embeddings_64_torch_resnet50_avgpool",
+        "text",
+    }
+    save(ducho, "visual_embeddings_32", {"item1": np.ones(5)}, "torch/resnet50/avgpool")
+    with pytest.raises(DatasetError, match=r"is modality visual_.*, and so is .*/ResNet50/avgpool"):
+        load_dataset(ducho)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
