@@ -115,7 +115,7 @@ BAD = {
     "another folder": ((*EMBED, "native", "--out", "./", "--overwrite"), "no plain folder name"),
     "no feature set": (
         (*EMBED, "native", "--out", "./audio", "--overwrite"),
-        "is no feature set, and only such a one is replaced",
+        "has no manifest.json, and only a folder that has one is replaced",
     ),
     "a name of dots": ((*EMBED, "native", "--out", ".."), "no plain folder name"),
     "a path of dots": ((*EMBED, "native", "--out", "x/.."), "no plain folder name"),
