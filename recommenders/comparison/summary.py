@@ -19,7 +19,7 @@ FURTHER = {
 HOW_SHOWN = (
     "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "
     "all differences of one metric, protocol and part: an interval may leave out 0 and nothing be "
-    "shown."
+    "shown. Where all users differ alike, p is that of a sign test over them."
 )
 HOW_REFIT = (
     "The model trained anew on train and valid together, for the epochs that were chosen on valid. "
