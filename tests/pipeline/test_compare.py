@@ -91,6 +91,11 @@ def test_under_cold_items_only_those_that_can_answer_do(pipeline, tmp_path):
     assert "its cells were made with other inputs (options)" in mixed.err
 
 
+def test_no_backbone_is_refused_in_one_line(pipeline):
+    done = pipeline("compare", "--dataset", "sample", "--backbones", ",", "--features", "none")
+    assert (done.code, done.err) == (2, "error: --backbones ',': names none; give names, or all\n")
+
+
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
