@@ -306,11 +306,21 @@ def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet 
                 "make it again with another --name",
             )
         if label in labelled:
-            raise JobError(
-                f"--features {label}", "is there twice", "give each feature set once, by its name"
-            )
+            raise _same_name(label, labelled[label], features)
         labelled[label] = features
     return labelled
+
+
+def _same_name(label: str, one: FeatureSet | None, other: FeatureSet | None) -> JobError:
+    if one and other and one.path.resolve() != other.path.resolve():
+        return JobError(
+            f"--features {one.path},{other.path}",
+            f"are two folders of one name, {label}",
+            f"give one another: pipeline features publish {other.path} --name NAME",
+        )
+    return JobError(
+        f"--features {label}", "is there twice", "give each feature set once, by its name"
+    )
 
 
 def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) -> list[CellResult]:

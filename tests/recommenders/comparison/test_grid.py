@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -227,6 +228,15 @@ def test_two_comparisons_never_share_a_folder(tmp_path):
 def test_two_feature_sets_of_one_name_are_refused(features):
     with pytest.raises(JobError, match="is there twice"):
         grid_of([features / "pca", features / "pca"])
+
+
+def test_two_folders_of_one_name_are_told_apart_by_another(features, tmp_path):
+    shutil.copytree(features / "pca", tmp_path / "old")
+    with pytest.raises(JobError, match=r"pca,.*old: are two folders of one name, pca") as refused:
+        grid_of([features / "pca", tmp_path / "old"])
+    assert f"publish {tmp_path / 'old'} --name" in refused.value.remedy
+    featureset.push(featureset.load(tmp_path / "old"), str(tmp_path / "before"))
+    assert len(grid_of([features / "pca", tmp_path / "before@latest"]).features) == 3
 
 
 SLOW_GRID = f"""
