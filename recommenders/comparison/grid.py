@@ -50,7 +50,7 @@ from sgfd.recommenders.comparison.tuned import (
     to_tune,
 )
 from sgfd.recommenders.inputs import make_inputs
-from sgfd.recommenders.protocols import split_interactions, users_to_judge
+from sgfd.recommenders.protocols import SplitSets, split_interactions, users_to_judge
 from sgfd.recommenders.provenance import what_features_saw
 from sgfd.recommenders.run_folder import load_run
 
@@ -125,17 +125,36 @@ class Grid:
         assert self.dataset.interactions is not None
         trust = self.options.get("trust_features", False)
         for protocol in self.protocols:
-            sets = split_interactions(
-                self.dataset.interactions, protocol, self.options["split_seed"], self.split
-            )
+            sets = self.sets(protocol)
             for features in guided:
                 what_features_saw(features, self.dataset.interactions, sets, trust)
+
+    def sets(self, protocol: Protocol) -> SplitSets:
+        """What trains, what chooses the model and what judges it, by one of the protocols.
+
+        Raises:
+            JobError, DatasetError: the interactions can't be split so; a user to judge is unknown.
+        """
+        interactions, named = self.dataset.interactions, self.options.get("judge_users")
+        assert interactions is not None
+        judged = None if named is None else users_to_judge(named, interactions)
+        seed = self.options.get("split_seed", 0)
+        return split_interactions(interactions, protocol, seed, self.split, judged)
 
     @cached_property
     def fingerprint(self) -> str:
         """Of the interactions; every cell asks for it."""
         assert self.dataset.interactions is not None
         return self.dataset.interactions.fingerprint()
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """Fingerprints of the parts by protocol, as a run records them: where the data set's own
+        are divided anew, timestamps have a say, which `fingerprint` leaves out.
+        """
+        if self.split == "given":
+            return {}
+        return {protocol: self.sets(protocol).fingerprint() for protocol in self.protocols}
 
     @property
     def split(self) -> Split:
@@ -205,6 +224,7 @@ class Grid:
             "format": FORMAT,
             "dataset": self.fingerprint,
             "catalogue": self._catalogue(),
+            "parts": self.parts,
             "options": options
             | ({"tune": self.tune} if self.tune else {})
             | ({"refit": True} if self.refit else {}),
@@ -278,15 +298,7 @@ def estimate_of(grid: Grid) -> Estimate:
     Raises:
         JobError: the interactions can't be split so, by one of the protocols; a user is unknown.
     """
-    interactions, options = grid.dataset.interactions, grid.options
-    assert interactions is not None
-    named = options.get("judge_users")
-    judged = None if named is None else users_to_judge(named, interactions)
-    seed = options.get("split_seed", 0)
-    train, *_ = (
-        split_interactions(interactions, protocol, seed, grid.split, judged).train
-        for protocol in grid.protocols
-    )
+    train, *_ = (grid.sets(protocol).train for protocol in grid.protocols)
     return Estimate(make_inputs(train, {}, torch.device("cpu")), grid.settings)
 
 
@@ -334,10 +346,11 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
     """
     seconds = estimate_of(grid)  # first: it refuses what can't be split, and nothing is written
     with locked(folder, "compares"):
+        unchanged(grid.identity(), folder)
+        cells = grid.cells()
+        results = done_cells(grid, folder)  # refused before these inputs are remembered as theirs
         remember(grid.identity(), folder)
         (folder / "failed").mkdir(exist_ok=True)
-        cells = grid.cells()
-        results = done_cells(grid, folder)
         each = max(1, use_threads(threads) // jobs)
 
         def left() -> float:
@@ -431,8 +444,10 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
     except JobError as error:
         raise JobError(place, error.what, again) from None
     features, used = grid.features[cell.features], record["features"]
-    wanted = (grid.fingerprint, features and features.manifest_sha256)
-    if wanted != (record["dataset"]["fingerprint"], used and used["manifest_sha256"]):
+    parts = grid.parts.get(cell.protocol)
+    wanted = (grid.fingerprint, features and features.manifest_sha256, parts)
+    made_on = record["dataset"]["fingerprint"], used and used["manifest_sha256"]
+    if wanted != (*made_on, record.get("parts_sha256", parts)):
         raise JobError(place, "was trained on other inputs than this comparison's", again)
     refit = record.get("refit", {})
     return CellResult(

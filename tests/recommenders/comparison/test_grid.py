@@ -172,6 +172,34 @@ def with_one_pair_moved(interactions):
     return replace(interactions, train=kept, test=more)
 
 
+def test_timestamps_that_changed_are_refused_where_they_make_the_parts(tmp_path):
+    by_last = grid_of(options={"split": "leave-one-out"}, popular={})
+    run_grid(by_last, tmp_path, jobs=1)
+    interactions = SAMPLE.interactions
+    timed = {
+        part: replace(pairs, timestamp=np.arange(len(pairs)))
+        for part, pairs in (("train", interactions.train), ("test", interactions.test))
+    }
+    changed = replace(by_last, dataset=replace(SAMPLE, interactions=replace(interactions, **timed)))
+    assert changed.fingerprint == by_last.fingerprint
+    with pytest.raises(JobError, match=r"other inputs \(parts\)"):
+        plan(changed, tmp_path, 1)
+    # A comparison of an earlier version did not record its parts; its cells did.
+    identity, record = (tmp_path / n for n in ("comparison.json", f"runs/{names(by_last)[0]}/run.json"))
+    leave_out("parts", identity)
+    with pytest.raises(JobError, match="seed0: was trained on other inputs"):
+        run_grid(changed, tmp_path, jobs=1)
+    assert "parts" not in json.loads(identity.read_text())
+    leave_out("parts_sha256", record)
+    assert plan(by_last, tmp_path, 1)["done"] == 1
+
+
+def leave_out(key, path):
+    text = json.loads(path.read_text())
+    del text[key]
+    path.write_text(json.dumps(text))
+
+
 def test_a_changed_catalogue_is_refused(tmp_path):
     run_grid(grid_of(popular={}), tmp_path, jobs=1)
     labels = (SAMPLE.catalog.labels + 1) % 2
