@@ -296,10 +296,17 @@ def estimate_of(grid: Grid) -> Estimate:
     """What tells how long the grid's cells take.
 
     Raises:
-        JobError: the interactions can't be split so, by one of the protocols; a user is unknown.
+        JobError: the interactions can't be split so, by one of the protocols; a user is unknown;
+            test is empty.
     """
-    train, *_ = (grid.sets(protocol).train for protocol in grid.protocols)
-    return Estimate(make_inputs(train, {}, torch.device("cpu")), grid.settings)
+    sets = [grid.sets(protocol) for protocol in grid.protocols]
+    if not len(sets[0].test.items):
+        raise JobError(
+            f"dataset {grid.dataset.name}",
+            "has no test part to compare on",
+            "add one, or have one made: --split leave-one-out",
+        )
+    return Estimate(make_inputs(sets[0].train, {}, torch.device("cpu")), grid.settings)
 
 
 def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet | None]:

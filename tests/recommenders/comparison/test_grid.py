@@ -160,6 +160,16 @@ def test_data_that_change_under_a_grid_are_refused_not_mixed(tmp_path):
         run_grid(grid, tmp_path, jobs=1)
 
 
+def test_data_without_a_test_part_are_refused_before_any_cell_is_run(tmp_path):
+    grid = grid_of(popular={})
+    alone = replace(SAMPLE.interactions, test=SAMPLE.interactions.test.take(slice(0)))
+    untested = replace(grid, dataset=replace(SAMPLE, interactions=alone))
+    for start in (plan, run_grid):
+        with pytest.raises(JobError, match="no test part to compare on"):
+            start(untested, tmp_path / "c", jobs=1)
+    assert not (tmp_path / "c").exists()
+
+
 def with_one_pair_moved(interactions):
     """The same with the first pair of train moved to test."""
     train, test = interactions.train, interactions.test
