@@ -417,7 +417,10 @@ def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: 
         fingerprint=grid.fingerprint,
         command=command,
         machine=machine(),
-        features=tuple(_described(label, features) for label, features in grid.features.items()),
+        features=tuple(
+            _described(label, features, grid.options.get("dimension"))
+            for label, features in grid.features.items()
+        ),
         baseline=baseline,
         results=tuple(results),
         split=grid.split,
@@ -554,15 +557,18 @@ def _say(result: CellResult, done: int, total: int, left: float) -> None:
         logger.info("[%d/%d] %s: %.4f in %s; %s to go", done, total, name, recall, spent, to_go)
 
 
-def _described(label: str, features: FeatureSet | None) -> ComparedFeatures:
+def _described(label: str, features: FeatureSet | None, dimension: int | None) -> ComparedFeatures:
+    """What is trained on: where that is leading columns alone, so many and their share of bytes."""
     if features is None:
         return ComparedFeatures(label, NO_FEATURES, {}, 0, None)
     manifest = features.manifest
     used = [m for m in manifest.modalities if m.name in manifest.usual_modalities]
+    widths = {modality.name: dimension or modality.dimension for modality in used}
+    narrowed = any(widths[modality.name] < modality.dimension for modality in used)
     return ComparedFeatures(
         label,
-        manifest.method,
-        {modality.name: modality.dimension for modality in used},
-        sum(manifest.files[modality.file].bytes for modality in used),
+        manifest.method + (f", the first {dimension} columns" if narrowed else ""),
+        widths,
+        sum(manifest.files[m.file].bytes * widths[m.name] // m.dimension for m in used),
         features.manifest_sha256,
     )

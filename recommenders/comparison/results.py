@@ -72,9 +72,10 @@ class ComparedFeatures:
 
     Attributes:
         label: unique in the comparison.
-        method: how it was made, such as `sgfd` or `pca`; `none` without features.
-        dimensions: width of each modality that is trained on.
-        bytes: of their files.
+        method: how it was made, such as `sgfd` or `pca`, and the leading columns that are used
+            where others are not; `none` without features.
+        dimensions: width of each modality, as it is trained on.
+        bytes: of their files, or of those columns' share.
         manifest_sha256: None without features.
     """
 

@@ -20,6 +20,7 @@ from sgfd.recommenders import find_backbone
 from sgfd.recommenders.comparison import ComparedFeatures, Comparison, compare, contrasts
 from sgfd.recommenders.comparison.grid import (
     Grid,
+    compared,
     in_words,
     label_features,
     name_of,
@@ -256,6 +257,21 @@ def test_what_no_cell_could_do_is_refused_before_any_is_run(features):
 def replace_name(opened, name):
     opened.manifest = opened.manifest.model_copy(update={"name": name})
     return opened
+
+
+def test_leading_columns_are_described_not_the_whole_set(features):
+    opened = featureset.load(features / "pca")
+    nested = [m.model_copy(update={"nested": (4,)}) for m in opened.manifest.modalities]
+    opened.manifest = opened.manifest.model_copy(update={"modalities": nested})
+    grid = replace(grid_of([features / "pca"], content={}), features={"pca": opened})
+    narrow = replace(grid, options={"dimension": 4})
+    whole, first = (compared(each, [], "", "pca").features[0] for each in (grid, narrow))
+    files = {m.dimension: opened.manifest.files[m.file].bytes for m in nested}
+    assert set(whole.dimensions.values()) == set(files)
+    assert set(first.dimensions.values()) == {4}
+    assert whole.bytes == sum(files.values())
+    assert first.bytes == sum(size * 4 // width for width, size in files.items())
+    assert (whole.method, first.method) == ("pca", "pca, the first 4 columns")
 
 
 def test_two_comparisons_never_share_a_folder(tmp_path):
