@@ -467,7 +467,7 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
         record["seconds"]["train"],
         record["peak_memory_bytes"],
         record["epochs"],
-        refit.get("metrics", {}).get("test", {}),
+        refit.get("metrics", {}),
         record.get("tuning"),
         refit_seconds=refit.get("seconds", {}).get("train", 0.0),
     )

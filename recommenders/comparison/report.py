@@ -90,10 +90,12 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
             for contrast in contrasts
         ],
     )
-    if again := rows_of(refitted(comparison), "honest", TABLED):
-        lines += ["", "## Refit on train and valid, test", "", HOW_REFIT, ""]
-        rows = [_named_figures(row, TABLED) for row in again]
-        lines += _table(["backbone", "features", *TABLED], rows)
+    if (again := refitted(comparison)).results:
+        lines += ["", "## Refit on train and valid", "", HOW_REFIT]
+        for part in again.parts:
+            rows = [_named_figures(row, TABLED) for row in rows_of(again, "honest", TABLED, part)]
+            lines += ["", f"Refit, {described(again, part)}.", ""]
+            lines += _table(["backbone", "features", *TABLED], rows)
     if searched := tuning_rows(comparison):
         lines += ["", "## Settings searched", "", HOW_TUNED, ""]
         lines += _table(TUNING_HEAD, searched)
@@ -135,12 +137,12 @@ def cells_csv(comparison: Comparison) -> str:
     """One row a cell, failed ones included; figures in full."""
     done = [result for result in comparison.results if result.error is None]
     names = list(dict.fromkeys((part, n) for r in done for part, m in r.metrics.items() for n in m))
-    refit = list(dict.fromkeys(name for r in done for name in r.refit))
+    refit = list(dict.fromkeys((part, n) for r in done for part, m in r.refit.items() for n in m))
     head = ["protocol", "backbone", "features", "seed"]
     costs = ["epochs", "train_seconds", "peak_memory_bytes", "error"]
     if tuned := any(result.tuning for result in done):
         head += ["trials", "chosen"]
-    named_refit = [f"refit test {name}" for name in refit]
+    named_refit = [f"refit {part} {name}" for part, name in refit]
     rows = [[*head, *(f"{part} {name}" for part, name in names), *named_refit, *costs]]
     for result in comparison.results:
         cell = result.cell
@@ -148,7 +150,7 @@ def cells_csv(comparison: Comparison) -> str:
         spent = [str(result.epochs), str(result.train_seconds), str(result.peak_memory_bytes)]
         if result.error is not None:
             spent = ["", "", ""]
-        figures += [str(result.refit.get(name, "")) for name in refit]
+        figures += [str(result.refit.get(part, {}).get(name, "")) for part, name in refit]
         named = [cell.protocol, cell.backbone, cell.features, str(cell.seed)]
         if tuned:
             found = result.tuning or {"trials": "", "chosen": {}}

@@ -36,7 +36,7 @@ class CellResult:
         run: the run's folder; its `per_user.parquet` has columns part, user_id and one a metric.
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
-        refit: metrics on test of the model trained on train and valid; empty without one.
+        refit: metrics by part of the model trained on train and valid; empty without one.
         refit_seconds: that its training took.
         tuning: how its settings were searched; None where they were not.
         error: one line, where the cell failed; everything else is empty then.
@@ -48,7 +48,7 @@ class CellResult:
     train_seconds: float = 0.0
     peak_memory_bytes: int = 0
     epochs: int = 0
-    refit: dict[str, float] = field(default_factory=dict)
+    refit: dict[str, dict[str, float]] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None
     error: str | None = None
     refit_seconds: float = 0.0

@@ -178,8 +178,8 @@ def _row(
 
 
 def refitted(comparison: Comparison) -> Comparison:
-    """The comparison of the refits alone, whose figures are on test; without cells where none."""
-    results = [replace(r, metrics={"test": r.refit}) for r in comparison.results if r.refit]
+    """The comparison of the refits alone, with their figures; without cells where none."""
+    results = [replace(r, metrics=r.refit) for r in comparison.results if r.refit]
     return replace(comparison, results=tuple(results))
 
 

@@ -132,6 +132,20 @@ def test_tables_by_group_and_beyond_accuracy_hold_what_was_measured(grouped, tmp
     assert "| backbone1 | set1 | failed |" in text
 
 
+def test_refits_have_a_table_of_each_part(fake_comparison, tmp_path):
+    comparison = fake_comparison(backbones=1, seeds=1, protocols=("honest",))
+    figures = {"test": {"recall@20": 0.125}, "test_among_cold": {"recall@20": 0.875}}
+    refits = [replace(r, refit=figures, metrics=figures) for r in comparison.results]
+    write_report(replace(comparison, results=tuple(refits)), [], tmp_path)
+    for name, heading in (("report.md", "## Refit"), ("report.html", "<h2>Refit")):
+        _, _, refit = (tmp_path / name).read_text().partition(heading)
+        first, _, second = refit.partition("Refit, test_among_cold: the same items among cold ones")
+        assert "Refit, test: cold items among all items" in first
+        assert "0.1250" in first and "0.8750" not in first and "0.8750" in second
+    cells = pd.read_csv(tmp_path / "cells.csv")
+    assert set(cells["refit test_among_cold recall@20"]) == {0.875}
+
+
 def test_a_cell_without_a_metric_did_not_fail(grouped, tmp_path):
     only = replace(grouped, results=grouped.results[:2])
     write_report(only, [], tmp_path)
