@@ -411,7 +411,8 @@ def baseline_of(grid: Grid, wanted: str | None) -> str:
 
 def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: str) -> Comparison:
     """The results with what the report says about them."""
-    judged = grid.options.get("judge_users")
+    named = grid.options.get("judge_users")
+    judged = None if named is None else grid.sets(grid.protocols[0]).to_judge("test").sizes > 0
     return Comparison(
         dataset=grid.dataset.name,
         fingerprint=grid.fingerprint,
@@ -424,7 +425,8 @@ def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: 
         baseline=baseline,
         results=tuple(results),
         split=grid.split,
-        judged_users=None if judged is None else len(set(judged)),
+        judged_users=None if judged is None else int(judged.sum()),
+        named_users=None if named is None else len(set(named)),
         unanswered=grid.unanswered(),
     )
 

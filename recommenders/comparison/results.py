@@ -96,7 +96,8 @@ class Comparison:
         machine: processor, cores and memory, in words.
         features: in the order given. baseline: label of those that the others are held against.
         results: one of every cell, failed ones included, in the grid's order.
-        split: how the parts were made. judged_users: how many test judges alone; None for all.
+        split: how the parts were made.
+        judged_users: how many test judges alone, of so many named_users; None for all.
         unanswered: what was asked for and can't answer under the split.
     """
 
@@ -109,6 +110,7 @@ class Comparison:
     results: tuple[CellResult, ...]
     split: Split = "given"
     judged_users: int | None = None
+    named_users: int | None = None
     unanswered: tuple[Unanswered, ...] = ()
 
     @property

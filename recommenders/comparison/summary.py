@@ -148,8 +148,10 @@ def described(comparison: Comparison, part: str) -> str:
 def split_words(comparison: Comparison) -> str:
     """How the parts were made and who is judged; empty on the data set's own, of everybody."""
     words = f"Split {comparison.split}." if comparison.split != "given" else ""
-    if comparison.judged_users is not None:
-        words += f" Test judges {comparison.judged_users} named users alone."
+    judged, named = comparison.judged_users, comparison.named_users
+    if judged is not None:
+        number = f"{judged}" if judged == named else f"{judged} of {named}"
+        words += f" Test judges {number} named users alone."
     return words.strip()
 
 

@@ -27,6 +27,7 @@ from sgfd.recommenders.comparison.grid import (
     plan,
     run_grid,
 )
+from sgfd.recommenders.comparison.summary import split_words
 from sgfd.recommenders.run_folder import load_run
 
 SAMPLE = load_dataset("sample")
@@ -92,6 +93,18 @@ def test_the_split_and_the_judged_users_are_what_a_comparison_is_about(tmp_path)
     with pytest.raises(JobError, match="'nobody': is not among"):
         run_grid(grid_of(options={"judge_users": ["nobody"]}, popular={}), tmp_path / "b", jobs=1)
     assert not (tmp_path / "b").exists()
+
+
+def test_named_users_without_a_test_item_are_not_said_to_be_judged():
+    test = SAMPLE.interactions.test
+    few = replace(SAMPLE.interactions, test=test.take(test.user < 2))
+    named = grid_of(options={"judge_users": ["u1", "u2", "u3", "u1"]}, popular={})
+    for grid, number in (
+        (named, "3"),
+        (replace(named, dataset=replace(SAMPLE, interactions=few)), "2 of 3"),
+    ):
+        words = split_words(compared(grid, [], "", "none"))
+        assert words == f"Test judges {number} named users alone."
 
 
 def test_what_is_done_is_not_done_again_and_more_is_added(tmp_path):
@@ -196,7 +209,9 @@ def test_timestamps_that_changed_are_refused_where_they_make_the_parts(tmp_path)
     with pytest.raises(JobError, match=r"other inputs \(parts\)"):
         plan(changed, tmp_path, 1)
     # A comparison of an earlier version did not record its parts; its cells did.
-    identity, record = (tmp_path / n for n in ("comparison.json", f"runs/{names(by_last)[0]}/run.json"))
+    identity, record = (
+        tmp_path / n for n in ("comparison.json", f"runs/{names(by_last)[0]}/run.json")
+    )
     leave_out("parts", identity)
     with pytest.raises(JobError, match="seed0: was trained on other inputs"):
         run_grid(changed, tmp_path, jobs=1)
