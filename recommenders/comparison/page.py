@@ -11,12 +11,12 @@ from sgfd.recommenders.comparison.summary import (
     HOW_SHOWN,
     HOW_TUNED,
     MEANINGS,
-    NOTHING_COMPARED,
     TUNING_HEAD,
     Row,
     answers,
     described,
     further,
+    further_words,
     measured,
     protocol_rows,
     refitted,
@@ -156,8 +156,8 @@ def _answers(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         f'<li class="{_colour(c.verdict)}">{MARKS[c.verdict]} {escape(c.sentence)}</li>'
         for c in contrasts
     ]
-    items += [f"<li>{escape(f'{each.what} {each.why}.')}</li>" for each in comparison.unanswered]
-    return f"<ul>{''.join(items)}</ul>" if items else f"<p>{escape(NOTHING_COMPARED)}</p>"
+    items += [f"<li>{escape(words)}</li>" for words in further_words(comparison)]
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def _figures(rows: Sequence[Row], where: str, metric: str) -> str:

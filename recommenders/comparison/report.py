@@ -9,19 +9,19 @@ from pathlib import Path
 
 from sgfd.featureset import write_file
 from sgfd.recommenders.comparison.page import page
-from sgfd.recommenders.comparison.results import Cell, Comparison
+from sgfd.recommenders.comparison.results import Comparison
 from sgfd.recommenders.comparison.statistics import Contrast, interval_text, p_text
 from sgfd.recommenders.comparison.summary import (
     HOW_REFIT,
     HOW_SHOWN,
     HOW_TUNED,
     MEANINGS,
-    NOTHING_COMPARED,
     TUNING_HEAD,
     Row,
     answers,
     described,
     further,
+    further_words,
     protocol_rows,
     refitted,
     rows_of,
@@ -56,11 +56,8 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         "## In words",
         "",
         *(f"- {_plain(c.sentence)}" for c in answers(comparison, contrasts, ANSWERED)),
-        *(f"- {_plain(f'{each.what} {each.why}.')}" for each in comparison.unanswered),
-        *(f"- {_plain(f'{cell_name(r.cell)} failed: {r.error}')}" for r in comparison.failed()),
+        *(f"- {_plain(words)}" for words in further_words(comparison)),
     ]
-    if not contrasts:
-        lines.append(f"- {NOTHING_COMPARED}")
     places = [(protocol, part) for protocol in comparison.protocols for part in comparison.parts]
     for protocol, part in places:
         lines += ["", f"## Protocol {protocol}, {described(comparison, part)}"]
@@ -166,10 +163,6 @@ def contrasts_csv(contrasts: Sequence[Contrast]) -> str:
     return _csv(
         [head, *(["" if row[key] is None else str(row[key]) for key in head] for row in rows)]
     )
-
-
-def cell_name(cell: Cell) -> str:
-    return f"{cell.backbone} on {cell.features} ({cell.protocol}, seed {cell.seed})"
 
 
 def _named_figures(row: Row, metrics: Sequence[str]) -> list[str]:

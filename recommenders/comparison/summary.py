@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sgfd.jobs.search import values_in_words
-from sgfd.recommenders.comparison.results import CellResult, Comparison
+from sgfd.recommenders.comparison.results import Cell, CellResult, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
 from sgfd.recommenders.evaluation import DIVERSITY
 
@@ -160,6 +160,24 @@ def answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) 
     protocols = comparison.protocols
     answering = "honest" if "honest" in protocols else next(iter(protocols), "")
     return [c for c in contrasts if (c.protocol, c.metric) == (answering, metric)]
+
+
+def further_words(comparison: Comparison) -> list[str]:
+    """What is said after the contrasts: what can't answer, what failed, and where nothing could be
+    held against anything, had no training failed, that.
+    """
+    words = [f"{each.what} {each.why}." for each in comparison.unanswered]
+    words += [f"{cell_name(r.cell)} failed: {r.error}" for r in comparison.failed()]
+    labels: dict[tuple[str, str], set[str]] = {}
+    for cell in (result.cell for result in comparison.results):
+        labels.setdefault((cell.protocol, cell.backbone), set()).add(cell.features)
+    if all(len(own) < 2 for own in labels.values()):
+        words.append(NOTHING_COMPARED)
+    return words
+
+
+def cell_name(cell: Cell) -> str:
+    return f"{cell.backbone} on {cell.features} ({cell.protocol}, seed {cell.seed})"
 
 
 def _row(

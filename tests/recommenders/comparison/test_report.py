@@ -41,6 +41,20 @@ def test_a_failed_cell_stands_in_its_place_and_says_why(written):
     assert "it broke" in (folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("features", [1, 2])
+def test_the_words_name_failures_and_whether_anything_was_to_be_compared(
+    fake_comparison, tmp_path, features
+):
+    comparison = fake_comparison(backbones=1, features=features, seeds=1)
+    broken = tuple(replace(r, metrics={}, error="it broke") for r in comparison.results)
+    write_report(replace(comparison, results=broken), [], tmp_path)
+    for name in ("report.md", "report.html"):
+        _, _, rest = (tmp_path / name).read_text().partition("In words")
+        words, *_ = re.split("## |<h2>", rest)
+        assert "backbone0 on none (honest, seed 0) failed: it broke" in words
+        assert ("Nothing is held against anything" in words) == (features == 1)
+
+
 def test_a_bar_in_a_name_does_not_break_a_table(written):
     rows = [
         re.findall(r"(?<!\\)\|", line)
