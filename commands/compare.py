@@ -230,7 +230,10 @@ def _listed(names: str) -> list[str]:
 def _names(backbones: str) -> list[str]:
     from sgfd.recommenders import usable_backbones
 
-    return list(usable_backbones()) if backbones == "all" else _listed(backbones)
+    names = list(usable_backbones()) if backbones == "all" else _listed(backbones)
+    if not names:
+        raise click.UsageError(f"--backbones {backbones!r}: names none; give names, or all")
+    return names
 
 
 def _settings(backbones: list[str], overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from sgfd.recommenders.comparison.tuned import (
     to_tune,
 )
 from sgfd.recommenders.inputs import make_inputs
-from sgfd.recommenders.protocols import split_interactions, users_to_judge
+from sgfd.recommenders.protocols import SplitSets, split_interactions, users_to_judge
 from sgfd.recommenders.provenance import what_features_saw
 from sgfd.recommenders.run_folder import load_run
 
@@ -125,17 +125,36 @@ class Grid:
         assert self.dataset.interactions is not None
         trust = self.options.get("trust_features", False)
         for protocol in self.protocols:
-            sets = split_interactions(
-                self.dataset.interactions, protocol, self.options["split_seed"], self.split
-            )
+            sets = self.sets(protocol)
             for features in guided:
                 what_features_saw(features, self.dataset.interactions, sets, trust)
+
+    def sets(self, protocol: Protocol) -> SplitSets:
+        """What trains, what chooses the model and what judges it, by one of the protocols.
+
+        Raises:
+            JobError, DatasetError: the interactions can't be split so; a user to judge is unknown.
+        """
+        interactions, named = self.dataset.interactions, self.options.get("judge_users")
+        assert interactions is not None
+        judged = None if named is None else users_to_judge(named, interactions)
+        seed = self.options.get("split_seed", 0)
+        return split_interactions(interactions, protocol, seed, self.split, judged)
 
     @cached_property
     def fingerprint(self) -> str:
         """Of the interactions; every cell asks for it."""
         assert self.dataset.interactions is not None
         return self.dataset.interactions.fingerprint()
+
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """Fingerprints of the parts by protocol, as a run records them: where the data set's own
+        are divided anew, timestamps have a say, which `fingerprint` leaves out.
+        """
+        if self.split == "given":
+            return {}
+        return {protocol: self.sets(protocol).fingerprint() for protocol in self.protocols}
 
     @property
     def split(self) -> Split:
@@ -205,6 +224,7 @@ class Grid:
             "format": FORMAT,
             "dataset": self.fingerprint,
             "catalogue": self._catalogue(),
+            "parts": self.parts,
             "options": options
             | ({"tune": self.tune} if self.tune else {})
             | ({"refit": True} if self.refit else {}),
@@ -276,18 +296,17 @@ def estimate_of(grid: Grid) -> Estimate:
     """What tells how long the grid's cells take.
 
     Raises:
-        JobError: the interactions can't be split so, by one of the protocols; a user is unknown.
+        JobError: the interactions can't be split so, by one of the protocols; a user is unknown;
+            test is empty.
     """
-    interactions, options = grid.dataset.interactions, grid.options
-    assert interactions is not None
-    named = options.get("judge_users")
-    judged = None if named is None else users_to_judge(named, interactions)
-    seed = options.get("split_seed", 0)
-    train, *_ = (
-        split_interactions(interactions, protocol, seed, grid.split, judged).train
-        for protocol in grid.protocols
-    )
-    return Estimate(make_inputs(train, {}, torch.device("cpu")), grid.settings)
+    sets = [grid.sets(protocol) for protocol in grid.protocols]
+    if not len(sets[0].test.items):
+        raise JobError(
+            f"dataset {grid.dataset.name}",
+            "has no test part to compare on",
+            "add one, or have one made: --split leave-one-out",
+        )
+    return Estimate(make_inputs(sets[0].train, {}, torch.device("cpu")), grid.settings)
 
 
 def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet | None]:
@@ -306,11 +325,21 @@ def label_features(opened: Sequence[FeatureSet | None]) -> dict[str, FeatureSet 
                 "make it again with another --name",
             )
         if label in labelled:
-            raise JobError(
-                f"--features {label}", "is there twice", "give each feature set once, by its name"
-            )
+            raise _same_name(label, labelled[label], features)
         labelled[label] = features
     return labelled
+
+
+def _same_name(label: str, one: FeatureSet | None, other: FeatureSet | None) -> JobError:
+    if one and other and one.path.resolve() != other.path.resolve():
+        return JobError(
+            f"--features {one.path},{other.path}",
+            f"are two folders of one name, {label}",
+            f"give one another: pipeline features publish {other.path} --name NAME",
+        )
+    return JobError(
+        f"--features {label}", "is there twice", "give each feature set once, by its name"
+    )
 
 
 def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) -> list[CellResult]:
@@ -324,10 +353,11 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
     """
     seconds = estimate_of(grid)  # first: it refuses what can't be split, and nothing is written
     with locked(folder, "compares"):
+        unchanged(grid.identity(), folder)
+        cells = grid.cells()
+        results = done_cells(grid, folder)  # refused before these inputs are remembered as theirs
         remember(grid.identity(), folder)
         (folder / "failed").mkdir(exist_ok=True)
-        cells = grid.cells()
-        results = done_cells(grid, folder)
         each = max(1, use_threads(threads) // jobs)
 
         def left() -> float:
@@ -381,17 +411,22 @@ def baseline_of(grid: Grid, wanted: str | None) -> str:
 
 def compared(grid: Grid, results: Sequence[CellResult], command: str, baseline: str) -> Comparison:
     """The results with what the report says about them."""
-    judged = grid.options.get("judge_users")
+    named = grid.options.get("judge_users")
+    judged = None if named is None else grid.sets(grid.protocols[0]).to_judge("test").sizes > 0
     return Comparison(
         dataset=grid.dataset.name,
         fingerprint=grid.fingerprint,
         command=command,
         machine=machine(),
-        features=tuple(_described(label, features) for label, features in grid.features.items()),
+        features=tuple(
+            _described(label, features, grid.options.get("dimension"))
+            for label, features in grid.features.items()
+        ),
         baseline=baseline,
         results=tuple(results),
         split=grid.split,
-        judged_users=None if judged is None else len(set(judged)),
+        judged_users=None if judged is None else int(judged.sum()),
+        named_users=None if named is None else len(set(named)),
         unanswered=grid.unanswered(),
     )
 
@@ -421,8 +456,10 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
     except JobError as error:
         raise JobError(place, error.what, again) from None
     features, used = grid.features[cell.features], record["features"]
-    wanted = (grid.fingerprint, features and features.manifest_sha256)
-    if wanted != (record["dataset"]["fingerprint"], used and used["manifest_sha256"]):
+    parts = grid.parts.get(cell.protocol)
+    wanted = (grid.fingerprint, features and features.manifest_sha256, parts)
+    made_on = record["dataset"]["fingerprint"], used and used["manifest_sha256"]
+    if wanted != (*made_on, record.get("parts_sha256", parts)):
         raise JobError(place, "was trained on other inputs than this comparison's", again)
     refit = record.get("refit", {})
     return CellResult(
@@ -432,7 +469,7 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
         record["seconds"]["train"],
         record["peak_memory_bytes"],
         record["epochs"],
-        refit.get("metrics", {}).get("test", {}),
+        refit.get("metrics", {}),
         record.get("tuning"),
         refit_seconds=refit.get("seconds", {}).get("train", 0.0),
     )
@@ -522,15 +559,18 @@ def _say(result: CellResult, done: int, total: int, left: float) -> None:
         logger.info("[%d/%d] %s: %.4f in %s; %s to go", done, total, name, recall, spent, to_go)
 
 
-def _described(label: str, features: FeatureSet | None) -> ComparedFeatures:
+def _described(label: str, features: FeatureSet | None, dimension: int | None) -> ComparedFeatures:
+    """What is trained on: where that is leading columns alone, so many and their share of bytes."""
     if features is None:
         return ComparedFeatures(label, NO_FEATURES, {}, 0, None)
     manifest = features.manifest
     used = [m for m in manifest.modalities if m.name in manifest.usual_modalities]
+    widths = {modality.name: dimension or modality.dimension for modality in used}
+    narrowed = any(widths[modality.name] < modality.dimension for modality in used)
     return ComparedFeatures(
         label,
-        manifest.method,
-        {modality.name: modality.dimension for modality in used},
-        sum(manifest.files[modality.file].bytes for modality in used),
+        manifest.method + (f", the first {dimension} columns" if narrowed else ""),
+        widths,
+        sum(manifest.files[m.file].bytes * widths[m.name] // m.dimension for m in used),
         features.manifest_sha256,
     )

@@ -40,6 +40,8 @@ def unchanged(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
             for key in ("format", "dataset", "catalogue", "options")
             if before.get(key, identity[key]) != identity[key]
         ]
+        if not changed and before.get("parts", identity["parts"]) != identity["parts"]:
+            changed.append("parts")  # of the same data set by the same options
         for kind in ("features", "settings"):
             both = before[kind].keys() & identity[kind].keys()
             changed += [

@@ -11,12 +11,12 @@ from sgfd.recommenders.comparison.summary import (
     HOW_SHOWN,
     HOW_TUNED,
     MEANINGS,
-    NOTHING_COMPARED,
     TUNING_HEAD,
     Row,
     answers,
     described,
     further,
+    further_words,
     measured,
     protocol_rows,
     refitted,
@@ -114,10 +114,12 @@ def page(
         parts.append("</div>")
     parts.append(f"<h2>Differences from the baseline</h2><p>{escape(HOW_SHOWN)}</p>")
     parts += [_differences(contrasts)]
-    if again := rows_of(refitted(comparison), "honest", shown):
+    if (again := refitted(comparison)).results:
         parts.append(f"<h2>Refit on train and valid</h2><p>{escape(HOW_REFIT)}</p>")
         named = ["backbone", "features", *shown]
-        parts.append(_table("Refit, test", named, [_of(row, shown) for row in again]))
+        for part in again.parts:
+            refits = [_of(row, shown) for row in rows_of(again, "honest", shown, part)]
+            parts.append(_table(f"Refit, {described(again, part)}", named, refits))
     if searched := tuning_rows(comparison):
         parts.append(f"<h2>Settings searched</h2><p>{escape(HOW_TUNED)}</p>")
         parts.append(_table("Searched on valid", TUNING_HEAD, searched))
@@ -154,8 +156,8 @@ def _answers(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         f'<li class="{_colour(c.verdict)}">{MARKS[c.verdict]} {escape(c.sentence)}</li>'
         for c in contrasts
     ]
-    items += [f"<li>{escape(f'{each.what} {each.why}.')}</li>" for each in comparison.unanswered]
-    return f"<ul>{''.join(items)}</ul>" if items else f"<p>{escape(NOTHING_COMPARED)}</p>"
+    items += [f"<li>{escape(words)}</li>" for words in further_words(comparison)]
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def _figures(rows: Sequence[Row], where: str, metric: str) -> str:

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from sgfd.featureset import write_file
 from sgfd.recommenders.comparison.page import page
-from sgfd.recommenders.comparison.results import Cell, Comparison
+from sgfd.recommenders.comparison.results import Comparison
 from sgfd.recommenders.comparison.statistics import Contrast, interval_text, p_text
 from sgfd.recommenders.comparison.summary import (
     HOW_REFIT,
     HOW_SHOWN,
     HOW_TUNED,
     MEANINGS,
-    NOTHING_COMPARED,
     TUNING_HEAD,
     Row,
     answers,
     described,
     further,
+    further_words,
     protocol_rows,
     refitted,
     rows_of,
@@ -56,11 +56,8 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         "## In words",
         "",
         *(f"- {_plain(c.sentence)}" for c in answers(comparison, contrasts, ANSWERED)),
-        *(f"- {_plain(f'{each.what} {each.why}.')}" for each in comparison.unanswered),
-        *(f"- {_plain(f'{cell_name(r.cell)} failed: {r.error}')}" for r in comparison.failed()),
+        *(f"- {_plain(words)}" for words in further_words(comparison)),
     ]
-    if not contrasts:
-        lines.append(f"- {NOTHING_COMPARED}")
     places = [(protocol, part) for protocol in comparison.protocols for part in comparison.parts]
     for protocol, part in places:
         lines += ["", f"## Protocol {protocol}, {described(comparison, part)}"]
@@ -90,10 +87,12 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
             for contrast in contrasts
         ],
     )
-    if again := rows_of(refitted(comparison), "honest", TABLED):
-        lines += ["", "## Refit on train and valid, test", "", HOW_REFIT, ""]
-        rows = [_named_figures(row, TABLED) for row in again]
-        lines += _table(["backbone", "features", *TABLED], rows)
+    if (again := refitted(comparison)).results:
+        lines += ["", "## Refit on train and valid", "", HOW_REFIT]
+        for part in again.parts:
+            rows = [_named_figures(row, TABLED) for row in rows_of(again, "honest", TABLED, part)]
+            lines += ["", f"Refit, {described(again, part)}.", ""]
+            lines += _table(["backbone", "features", *TABLED], rows)
     if searched := tuning_rows(comparison):
         lines += ["", "## Settings searched", "", HOW_TUNED, ""]
         lines += _table(TUNING_HEAD, searched)
@@ -135,12 +134,12 @@ def cells_csv(comparison: Comparison) -> str:
     """One row a cell, failed ones included; figures in full."""
     done = [result for result in comparison.results if result.error is None]
     names = list(dict.fromkeys((part, n) for r in done for part, m in r.metrics.items() for n in m))
-    refit = list(dict.fromkeys(name for r in done for name in r.refit))
+    refit = list(dict.fromkeys((part, n) for r in done for part, m in r.refit.items() for n in m))
     head = ["protocol", "backbone", "features", "seed"]
     costs = ["epochs", "train_seconds", "peak_memory_bytes", "error"]
     if tuned := any(result.tuning for result in done):
         head += ["trials", "chosen"]
-    named_refit = [f"refit test {name}" for name in refit]
+    named_refit = [f"refit {part} {name}" for part, name in refit]
     rows = [[*head, *(f"{part} {name}" for part, name in names), *named_refit, *costs]]
     for result in comparison.results:
         cell = result.cell
@@ -148,7 +147,7 @@ def cells_csv(comparison: Comparison) -> str:
         spent = [str(result.epochs), str(result.train_seconds), str(result.peak_memory_bytes)]
         if result.error is not None:
             spent = ["", "", ""]
-        figures += [str(result.refit.get(name, "")) for name in refit]
+        figures += [str(result.refit.get(part, {}).get(name, "")) for part, name in refit]
         named = [cell.protocol, cell.backbone, cell.features, str(cell.seed)]
         if tuned:
             found = result.tuning or {"trials": "", "chosen": {}}
@@ -164,10 +163,6 @@ def contrasts_csv(contrasts: Sequence[Contrast]) -> str:
     return _csv(
         [head, *(["" if row[key] is None else str(row[key]) for key in head] for row in rows)]
     )
-
-
-def cell_name(cell: Cell) -> str:
-    return f"{cell.backbone} on {cell.features} ({cell.protocol}, seed {cell.seed})"
 
 
 def _named_figures(row: Row, metrics: Sequence[str]) -> list[str]:

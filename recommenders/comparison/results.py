@@ -36,7 +36,7 @@ class CellResult:
         run: the run's folder; its `per_user.parquet` has columns part, user_id and one a metric.
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
-        refit: metrics on test of the model trained on train and valid; empty without one.
+        refit: metrics by part of the model trained on train and valid; empty without one.
         refit_seconds: that its training took.
         tuning: how its settings were searched; None where they were not.
         error: one line, where the cell failed; everything else is empty then.
@@ -48,7 +48,7 @@ class CellResult:
     train_seconds: float = 0.0
     peak_memory_bytes: int = 0
     epochs: int = 0
-    refit: dict[str, float] = field(default_factory=dict)
+    refit: dict[str, dict[str, float]] = field(default_factory=dict)
     tuning: dict[str, Any] | None = None
     error: str | None = None
     refit_seconds: float = 0.0
@@ -72,9 +72,10 @@ class ComparedFeatures:
 
     Attributes:
         label: unique in the comparison.
-        method: how it was made, such as `sgfd` or `pca`; `none` without features.
-        dimensions: width of each modality that is trained on.
-        bytes: of their files.
+        method: how it was made, such as `sgfd` or `pca`, and the leading columns that are used
+            where others are not; `none` without features.
+        dimensions: width of each modality, as it is trained on.
+        bytes: of their files, or of those columns' share.
         manifest_sha256: None without features.
     """
 
@@ -95,7 +96,8 @@ class Comparison:
         machine: processor, cores and memory, in words.
         features: in the order given. baseline: label of those that the others are held against.
         results: one of every cell, failed ones included, in the grid's order.
-        split: how the parts were made. judged_users: how many test judges alone; None for all.
+        split: how the parts were made.
+        judged_users: how many test judges alone, of so many named_users; None for all.
         unanswered: what was asked for and can't answer under the split.
     """
 
@@ -108,6 +110,7 @@ class Comparison:
     results: tuple[CellResult, ...]
     split: Split = "given"
     judged_users: int | None = None
+    named_users: int | None = None
     unanswered: tuple[Unanswered, ...] = ()
 
     @property

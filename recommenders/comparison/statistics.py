@@ -17,6 +17,7 @@ Values = NDArray[np.float64]
 Verdict = Literal["better", "worse", "not shown"]
 
 SIGNIFICANT = 0.05
+ROUNDING = 1e-9  # a deviation that is smaller, relative to the mean, is none
 SMALLEST_P = 1e-300  # that is searched for; a smaller one may be no double
 
 
@@ -46,6 +47,10 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
     counted. Where few seeds vary much it is large; Satterthwaite's would err to the other side.
     With one seed it is the paired t-test over users, which says nothing of other seeds.
 
+    Where all users have the same difference, which hits and misses of a few often have, that says
+    nothing of how much users vary. p is then that of the two-sided sign test over users, 2^(1 - U);
+    the interval is unbounded unless that is below 5 %.
+
     Args:
         differences: float64 (S, U). Users with a nan are left out. With fewer than two users
             nothing can be shown: p is 1, the interval unbounded.
@@ -63,8 +68,10 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
         ms_seeds = n_users * of_seeds.var(ddof=1)
         ms_rest = np.square(rest).sum() / ((n_users - 1) * (n_seeds - 1))
     total = max(ms_users + ms_seeds - ms_rest, ms_users, ms_seeds)
-    if total <= 0:  # nothing varies
-        return Difference(mean, mean, mean, float(mean == 0), n_seeds, n_users)
+    if total <= (ROUNDING * mean) ** 2:  # nothing varies
+        p_value = 2.0 ** (1 - n_users) if mean else 1.0
+        half = np.inf if mean and p_value >= SIGNIFICANT else 0.0
+        return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_users)
     error = float(np.sqrt(total / (n_seeds * n_users)))
     by_seeds = ms_seeds / total
     weights = np.array([1 - by_seeds, by_seeds])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sgfd.jobs.search import values_in_words
-from sgfd.recommenders.comparison.results import CellResult, Comparison
+from sgfd.recommenders.comparison.results import Cell, CellResult, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast
 from sgfd.recommenders.evaluation import DIVERSITY
 
@@ -19,7 +19,7 @@ FURTHER = {
 HOW_SHOWN = (
     "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "
     "all differences of one metric, protocol and part: an interval may leave out 0 and nothing be "
-    "shown."
+    "shown. Where all users differ alike, p is that of a sign test over them."
 )
 HOW_REFIT = (
     "The model trained anew on train and valid together, for the epochs that were chosen on valid. "
@@ -148,8 +148,10 @@ def described(comparison: Comparison, part: str) -> str:
 def split_words(comparison: Comparison) -> str:
     """How the parts were made and who is judged; empty on the data set's own, of everybody."""
     words = f"Split {comparison.split}." if comparison.split != "given" else ""
-    if comparison.judged_users is not None:
-        words += f" Test judges {comparison.judged_users} named users alone."
+    judged, named = comparison.judged_users, comparison.named_users
+    if judged is not None:
+        number = f"{judged}" if judged == named else f"{judged} of {named}"
+        words += f" Test judges {number} named users alone."
     return words.strip()
 
 
@@ -158,6 +160,24 @@ def answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) 
     protocols = comparison.protocols
     answering = "honest" if "honest" in protocols else next(iter(protocols), "")
     return [c for c in contrasts if (c.protocol, c.metric) == (answering, metric)]
+
+
+def further_words(comparison: Comparison) -> list[str]:
+    """What is said after the contrasts: what can't answer, what failed, and where nothing could be
+    held against anything, had no training failed, that.
+    """
+    words = [f"{each.what} {each.why}." for each in comparison.unanswered]
+    words += [f"{cell_name(r.cell)} failed: {r.error}" for r in comparison.failed()]
+    labels: dict[tuple[str, str], set[str]] = {}
+    for cell in (result.cell for result in comparison.results):
+        labels.setdefault((cell.protocol, cell.backbone), set()).add(cell.features)
+    if all(len(own) < 2 for own in labels.values()):
+        words.append(NOTHING_COMPARED)
+    return words
+
+
+def cell_name(cell: Cell) -> str:
+    return f"{cell.backbone} on {cell.features} ({cell.protocol}, seed {cell.seed})"
 
 
 def _row(
@@ -178,8 +198,8 @@ def _row(
 
 
 def refitted(comparison: Comparison) -> Comparison:
-    """The comparison of the refits alone, whose figures are on test; without cells where none."""
-    results = [replace(r, metrics={"test": r.refit}) for r in comparison.results if r.refit]
+    """The comparison of the refits alone, with their figures; without cells where none."""
+    results = [replace(r, metrics=r.refit) for r in comparison.results if r.refit]
     return replace(comparison, results=tuple(results))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -19,12 +20,14 @@ from sgfd.recommenders import find_backbone
 from sgfd.recommenders.comparison import ComparedFeatures, Comparison, compare, contrasts
 from sgfd.recommenders.comparison.grid import (
     Grid,
+    compared,
     in_words,
     label_features,
     name_of,
     plan,
     run_grid,
 )
+from sgfd.recommenders.comparison.summary import split_words
 from sgfd.recommenders.run_folder import load_run
 
 SAMPLE = load_dataset("sample")
@@ -90,6 +93,18 @@ def test_the_split_and_the_judged_users_are_what_a_comparison_is_about(tmp_path)
     with pytest.raises(JobError, match="'nobody': is not among"):
         run_grid(grid_of(options={"judge_users": ["nobody"]}, popular={}), tmp_path / "b", jobs=1)
     assert not (tmp_path / "b").exists()
+
+
+def test_named_users_without_a_test_item_are_not_said_to_be_judged():
+    test = SAMPLE.interactions.test
+    few = replace(SAMPLE.interactions, test=test.take(test.user < 2))
+    named = grid_of(options={"judge_users": ["u1", "u2", "u3", "u1"]}, popular={})
+    for grid, number in (
+        (named, "3"),
+        (replace(named, dataset=replace(SAMPLE, interactions=few)), "2 of 3"),
+    ):
+        words = split_words(compared(grid, [], "", "none"))
+        assert words == f"Test judges {number} named users alone."
 
 
 def test_what_is_done_is_not_done_again_and_more_is_added(tmp_path):
@@ -159,6 +174,16 @@ def test_data_that_change_under_a_grid_are_refused_not_mixed(tmp_path):
         run_grid(grid, tmp_path, jobs=1)
 
 
+def test_data_without_a_test_part_are_refused_before_any_cell_is_run(tmp_path):
+    grid = grid_of(popular={})
+    alone = replace(SAMPLE.interactions, test=SAMPLE.interactions.test.take(slice(0)))
+    untested = replace(grid, dataset=replace(SAMPLE, interactions=alone))
+    for start in (plan, run_grid):
+        with pytest.raises(JobError, match="no test part to compare on"):
+            start(untested, tmp_path / "c", jobs=1)
+    assert not (tmp_path / "c").exists()
+
+
 def with_one_pair_moved(interactions):
     """The same with the first pair of train moved to test."""
     train, test = interactions.train, interactions.test
@@ -169,6 +194,36 @@ def with_one_pair_moved(interactions):
         item=np.append(test.item, train.item[0]),
     )
     return replace(interactions, train=kept, test=more)
+
+
+def test_timestamps_that_changed_are_refused_where_they_make_the_parts(tmp_path):
+    by_last = grid_of(options={"split": "leave-one-out"}, popular={})
+    run_grid(by_last, tmp_path, jobs=1)
+    interactions = SAMPLE.interactions
+    timed = {
+        part: replace(pairs, timestamp=np.arange(len(pairs)))
+        for part, pairs in (("train", interactions.train), ("test", interactions.test))
+    }
+    changed = replace(by_last, dataset=replace(SAMPLE, interactions=replace(interactions, **timed)))
+    assert changed.fingerprint == by_last.fingerprint
+    with pytest.raises(JobError, match=r"other inputs \(parts\)"):
+        plan(changed, tmp_path, 1)
+    # A comparison of an earlier version did not record its parts; its cells did.
+    identity, record = (
+        tmp_path / n for n in ("comparison.json", f"runs/{names(by_last)[0]}/run.json")
+    )
+    leave_out("parts", identity)
+    with pytest.raises(JobError, match="seed0: was trained on other inputs"):
+        run_grid(changed, tmp_path, jobs=1)
+    assert "parts" not in json.loads(identity.read_text())
+    leave_out("parts_sha256", record)
+    assert plan(by_last, tmp_path, 1)["done"] == 1
+
+
+def leave_out(key, path):
+    text = json.loads(path.read_text())
+    del text[key]
+    path.write_text(json.dumps(text))
 
 
 def test_a_changed_catalogue_is_refused(tmp_path):
@@ -219,6 +274,21 @@ def replace_name(opened, name):
     return opened
 
 
+def test_leading_columns_are_described_not_the_whole_set(features):
+    opened = featureset.load(features / "pca")
+    nested = [m.model_copy(update={"nested": (4,)}) for m in opened.manifest.modalities]
+    opened.manifest = opened.manifest.model_copy(update={"modalities": nested})
+    grid = replace(grid_of([features / "pca"], content={}), features={"pca": opened})
+    narrow = replace(grid, options={"dimension": 4})
+    whole, first = (compared(each, [], "", "pca").features[0] for each in (grid, narrow))
+    files = {m.dimension: opened.manifest.files[m.file].bytes for m in nested}
+    assert set(whole.dimensions.values()) == set(files)
+    assert set(first.dimensions.values()) == {4}
+    assert whole.bytes == sum(files.values())
+    assert first.bytes == sum(size * 4 // width for width, size in files.items())
+    assert (whole.method, first.method) == ("pca", "pca, the first 4 columns")
+
+
 def test_two_comparisons_never_share_a_folder(tmp_path):
     with locked(tmp_path, "compares"), pytest.raises(JobError, match="another process compares"):
         run_grid(grid_of(), tmp_path, jobs=1)
@@ -227,6 +297,15 @@ def test_two_comparisons_never_share_a_folder(tmp_path):
 def test_two_feature_sets_of_one_name_are_refused(features):
     with pytest.raises(JobError, match="is there twice"):
         grid_of([features / "pca", features / "pca"])
+
+
+def test_two_folders_of_one_name_are_told_apart_by_another(features, tmp_path):
+    shutil.copytree(features / "pca", tmp_path / "old")
+    with pytest.raises(JobError, match=r"pca,.*old: are two folders of one name, pca") as refused:
+        grid_of([features / "pca", tmp_path / "old"])
+    assert f"publish {tmp_path / 'old'} --name" in refused.value.remedy
+    featureset.push(featureset.load(tmp_path / "old"), str(tmp_path / "before"))
+    assert len(grid_of([features / "pca", tmp_path / "before@latest"]).features) == 3
 
 
 SLOW_GRID = f"""

@@ -41,6 +41,20 @@ def test_a_failed_cell_stands_in_its_place_and_says_why(written):
     assert "it broke" in (folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("features", [1, 2])
+def test_the_words_name_failures_and_whether_anything_was_to_be_compared(
+    fake_comparison, tmp_path, features
+):
+    comparison = fake_comparison(backbones=1, features=features, seeds=1)
+    broken = tuple(replace(r, metrics={}, error="it broke") for r in comparison.results)
+    write_report(replace(comparison, results=broken), [], tmp_path)
+    for name in ("report.md", "report.html"):
+        _, _, rest = (tmp_path / name).read_text().partition("In words")
+        words, *_ = re.split("## |<h2>", rest)
+        assert "backbone0 on none (honest, seed 0) failed: it broke" in words
+        assert ("Nothing is held against anything" in words) == (features == 1)
+
+
 def test_a_bar_in_a_name_does_not_break_a_table(written):
     rows = [
         re.findall(r"(?<!\\)\|", line)
@@ -130,6 +144,20 @@ def test_tables_by_group_and_beyond_accuracy_hold_what_was_measured(grouped, tmp
     assert "| backbone | features | recall@20 cold |" in text  # rare and popular are absent
     assert "| backbone0 | none | 0.0100 ± 0.0000 |" in text
     assert "| backbone1 | set1 | failed |" in text
+
+
+def test_refits_have_a_table_of_each_part(fake_comparison, tmp_path):
+    comparison = fake_comparison(backbones=1, seeds=1, protocols=("honest",))
+    figures = {"test": {"recall@20": 0.125}, "test_among_cold": {"recall@20": 0.875}}
+    refits = [replace(r, refit=figures, metrics=figures) for r in comparison.results]
+    write_report(replace(comparison, results=tuple(refits)), [], tmp_path)
+    for name, heading in (("report.md", "## Refit"), ("report.html", "<h2>Refit")):
+        _, _, refit = (tmp_path / name).read_text().partition(heading)
+        first, _, second = refit.partition("Refit, test_among_cold: the same items among cold ones")
+        assert "Refit, test: cold items among all items" in first
+        assert "0.1250" in first and "0.8750" not in first and "0.8750" in second
+    cells = pd.read_csv(tmp_path / "cells.csv")
+    assert set(cells["refit test_among_cold recall@20"]) == {0.875}
 
 
 def test_a_cell_without_a_metric_did_not_fail(grouped, tmp_path):

@@ -1,5 +1,7 @@
 """Differences and corrections against scipy, statsmodels and planted truths."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +113,24 @@ def test_nothing_can_be_shown_by_one_user_or_where_nothing_differs():
     assert paired_difference(np.array([[0.5], [0.6]])).p_value == 1
     same = paired_difference(np.zeros((3, 10)))
     assert (same.p_value, same.low, same.high) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("n_users", range(2, 8))
+@pytest.mark.parametrize(("n_seeds", "value"), [(1, 1.0), (3, -0.1)])
+def test_users_who_differ_alike_are_a_sign_test(n_seeds, value, n_users):
+    """0.1 can't be written in binary: what is left of its mean is rounding."""
+    found = paired_difference(np.full((n_seeds, n_users), value))
+    assert found.p_value == stats.binomtest(0, n_users).pvalue
+    assert np.isfinite(found.low) == np.isfinite(found.high) == (n_users > 5)
+
+
+@pytest.mark.parametrize("n_users", range(2, 7))
+def test_hits_and_misses_of_a_few_users_by_chance_are_rarely_shown(n_users):
+    """All that may be drawn where each user's difference is 1 or -1, as likely."""
+    drawn = np.array(list(itertools.product([1.0, -1.0], repeat=n_users)))
+    found = [paired_difference(d[None]) for d in drawn]
+    shown = [verdict(each, each.p_value) != "not shown" for each in found]
+    assert np.mean(shown) <= 0.05
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(2, 40))

@@ -67,12 +67,12 @@ def test_all_seeds_are_trained_with_what_was_chosen_on_valid(tuned):
 
 def test_the_refits_stand_in_a_table_of_their_own(tuned):
     found, folder = tuned
-    assert all(r.refit and r.refit != r.metrics["test"] for r in found.results)
+    assert all(r.refit and r.refit["test"] != r.metrics["test"] for r in found.results)
     text = (folder / "report.md").read_text()
-    figures, _, rest = text.partition("## Refit on train and valid, test")
+    figures, _, rest = text.partition("## Refit on train and valid")
     refit, _, searched = rest.partition("## Settings searched")
     one = [r for r in found.results if (r.cell.backbone, r.cell.features) == ("bpr", "none")]
-    again = f"{sum(r.refit['recall@20'] for r in one) / 2:.4f}"
+    again = f"{sum(r.refit['test']['recall@20'] for r in one) / 2:.4f}"
     plain = f"{sum(r.metrics['test']['recall@20'] for r in one) / 2:.4f}"
     assert again in refit and plain not in refit and plain in figures
     assert "regularization" in searched
@@ -85,7 +85,7 @@ def test_the_table_of_cells_has_trials_choice_and_refit(tuned):
     with (folder / "cells.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row, result in zip(rows, found.results, strict=True):
-        assert float(row["refit test recall@20"]) == result.refit["recall@20"]
+        assert float(row["refit test recall@20"]) == result.refit["test"]["recall@20"]
         assert float(row["test recall@20"]) == result.metrics["test"]["recall@20"]
         trials, chosen = row["trials"], row["chosen"]
         if result.tuning:
