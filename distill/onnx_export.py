@@ -54,11 +54,11 @@ def export_onnx(features: FeatureSet, target: Path, overwrite: bool = False) -> 
             "the package onnx", "is not installed", "pip install 'sgfd[onnx]'"
         ) from None
     features.student()  # refused at once where there is none
-    refuse_existing(target, overwrite, MARKER)
     if target.exists() and (
         not target.is_dir() or any(path.suffix != ".onnx" for path in target.iterdir())
     ):
         raise DistillError(target, "holds other files than .onnx", "choose another --out")
+    refuse_existing(target, overwrite, MARKER)
     refuse_inside(features, target)
     files = {}
     with WorkFolder(target, {"onnx": features.manifest_sha256}, overwrite, MARKER) as work:
