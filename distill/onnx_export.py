@@ -54,9 +54,7 @@ def export_onnx(features: FeatureSet, target: Path, overwrite: bool = False) -> 
             "the package onnx", "is not installed", "pip install 'sgfd[onnx]'"
         ) from None
     features.student()  # refused at once where there is none
-    if target.exists() and (
-        not target.is_dir() or any(path.suffix != ".onnx" for path in target.iterdir())
-    ):
+    if overwrite and target.is_dir() and any(path.suffix != ".onnx" for path in target.iterdir()):
         raise DistillError(target, "holds other files than .onnx", "choose another --out")
     refuse_existing(target, overwrite, MARKER)
     refuse_inside(features, target)
