@@ -11,6 +11,7 @@ import click
 
 from sgfd.commands.inputs import load, open_features, plain_name, read_ids
 from sgfd.commands.options import (
+    NAMES,
     artifacts_root_option,
     data_root_option,
     device_option,
@@ -33,9 +34,10 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
 
 @click.command()
 @click.option("--dataset", required=True, help="A data set: name, folder, or sample.")
-@click.option("--backbones", required=True, help="Names with commas between, or all.")
+@click.option("--backbones", type=NAMES, required=True, help="Names with commas between, or all.")
 @click.option(
     "--features",
+    type=NAMES,
     required=True,
     help="Feature sets (folders or names) with commas between; none is the training without.",
 )
@@ -48,6 +50,7 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
 )
 @click.option(
     "--protocols",
+    type=NAMES,
     default="honest",
     show_default=True,
     help="honest, or honest,paper to set the paper's protocol beside it.",
@@ -92,10 +95,10 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
 @json_option
 def compare(
     dataset: str,
-    backbones: str,
-    features: str,
+    backbones: list[str],
+    features: list[str],
     seeds: int,
-    protocols: str,
+    protocols: list[str],
     baseline: str | None,
     overrides: tuple[str, ...],
     split: str,
@@ -128,10 +131,10 @@ def compare(
     from sgfd.recommenders import comparison
 
     use_device(device)
-    settings = _settings(_names(backbones), overrides)
+    settings = _settings(_all_or(backbones), overrides)
     opened = [
         None if reference == "none" else open_features(reference, artifacts_root)
-        for reference in _listed(features)
+        for reference in features
     ]
     options: dict[str, Any] = {"split_seed": split_seed, "device": device}
     # Only what differs from the defaults: it tells comparisons apart.
@@ -154,7 +157,7 @@ def compare(
         features=comparison.label_features(opened),
         settings=settings,
         seeds=seeds,
-        protocols=comparison.protocols_of(_listed(protocols)),
+        protocols=comparison.protocols_of(protocols),
         options=options,
         tune=trials or 0,
         fixed=_fixed(overrides),
@@ -223,17 +226,10 @@ def without_places(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def _names(backbones: str) -> list[str]:
+def _all_or(backbones: list[str]) -> list[str]:
     from sgfd.recommenders import usable_backbones
 
-    names = list(usable_backbones()) if backbones == "all" else _listed(backbones)
-    if not names:
-        raise click.UsageError(f"--backbones {backbones!r}: names none; give names, or all")
-    return names
+    return list(usable_backbones()) if backbones == ["all"] else backbones
 
 
 def _settings(backbones: list[str], overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import click
 
 from sgfd.commands.inputs import load, plain_name
 from sgfd.commands.options import (
+    NAMES,
     artifacts_root_option,
     data_root_option,
     device_option,
@@ -48,7 +49,7 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 )
 @click.option(
     "--compress",
-    default="",
+    type=NAMES,
     metavar="KINDS",
     help="Add compressed modalities, such as fused_int8: float16, int8 and pq (product "
     "quantisation), with commas between [default: none].",
@@ -77,7 +78,7 @@ def distill(
     method: str | None,
     name: str | None,
     preset: str | None,
-    compress: str,
+    compress: list[str] | None,
     neighbours: int | None,
     licence: str | None,
     contact: str | None,
@@ -110,8 +111,7 @@ def distill(
     from sgfd.distill import distill as run_stage_one
 
     known: dict[str, EncodingKind] = {kind: kind for kind in KINDS}
-    named = [kind.strip() for kind in compress.split(",") if kind.strip()]
-    kinds = [choose(kind, known, "--compress") for kind in named]
+    kinds = [choose(kind, known, "--compress") for kind in compress or ()]
     loaded = load(dataset, data_root)
     own_name = loaded.name if method == DEFAULT_METHOD else f"{loaded.name}-{method}"
     if split != "given" and chosen.uses_interactions:

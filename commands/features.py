@@ -10,7 +10,6 @@ from sgfd.commands.explore import explore
 from sgfd.commands.formats import export, import_
 from sgfd.commands.inputs import (
     features_path,
-    listed,
     load,
     open_features,
     plain_name,
@@ -18,6 +17,7 @@ from sgfd.commands.inputs import (
     runs_made_with,
 )
 from sgfd.commands.options import (
+    NAMES,
     artifacts_root_option,
     data_root_option,
     json_option,
@@ -270,6 +270,7 @@ def _guidance(use: dict[str, Any]) -> str:
 @click.option("--append", is_flag=True, help="Begin with the old set's rows, bit for bit.")
 @click.option(
     "--modalities",
+    type=NAMES,
     help="Those to take from the catalogue, with commas between; the others are lacking "
     "[default: all of the student's].",
 )
@@ -282,7 +283,7 @@ def features_embed(
     catalogue: str,
     out: str,
     append: bool,
-    modalities: str | None,
+    modalities: list[str] | None,
     overwrite: bool,
     data_root: Path | None,
     artifacts_root: Path,
@@ -297,13 +298,12 @@ def features_embed(
 
     target = result_path(out, artifacts_root, "--out")
     opened = open_features(features, artifacts_root)
-    wanted = listed(modalities)
     made = embed(
         opened,
         load(catalogue, data_root),
         target,
         append=append,
-        modalities=wanted,
+        modalities=modalities,
         overwrite=overwrite,
     )
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from sgfd.commands.inputs import listed, open_features, plain_name, result_path
-from sgfd.commands.options import artifacts_root_option, json_option, overwrite_option
+from sgfd.commands.inputs import open_features, plain_name, result_path
+from sgfd.commands.options import NAMES, artifacts_root_option, json_option, overwrite_option
 from sgfd.commands.output import present, problem_line
 from sgfd.commands.settings import choose
 
@@ -21,7 +21,11 @@ IMPORTED = ("mmrec", "ducho")
     help="mmrec, recbole, cornac, numpy, safetensors, hf-datasets, lance or faiss.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder.")
-@click.option("--modalities", help="With commas between [default: those that the set is used by].")
+@click.option(
+    "--modalities",
+    type=NAMES,
+    help="With commas between [default: those that the set is used by].",
+)
 @overwrite_option
 @artifacts_root_option
 @json_option
@@ -29,7 +33,7 @@ def export(
     features: str,
     kind: str,
     out: Path,
-    modalities: str | None,
+    modalities: list[str] | None,
     overwrite: bool,
     artifacts_root: Path,
     as_json: bool,
@@ -45,7 +49,7 @@ def export(
     choose(kind, formats.FORMATS, "--format")
     plain_name(out.name, "--out")
     opened = open_features(features, artifacts_root)
-    wanted = opened.chosen_modalities(listed(modalities))
+    wanted = opened.chosen_modalities(modalities)
     with progress(opened.n_items * len(wanted), "exporting") as advance, room_in(out):
         files = formats.export(opened, out, kind, wanted, overwrite, advance)
 

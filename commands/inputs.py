@@ -63,8 +63,7 @@ def training_inputs(options: dict[str, Any]) -> TrainingInputs:
             raise click.UsageError("without --features, --dataset says what to train on; add it")
         dataset = _dataset_of(features, data_root)
     loaded = load(dataset, data_root)
-    modalities, judge_users = left["modalities"], left["judge_users"]
-    left["modalities"] = listed(modalities)
+    judge_users = left["judge_users"]
     left["judge_users"] = read_ids(judge_users) if judge_users else None
     fixed = names_in(overrides)
     return TrainingInputs(backbone, settings, fixed, features, loaded, left)
@@ -125,11 +124,6 @@ def features_path(reference: str, artifacts_root: Path) -> Path:
                 f"choose {' or '.join(near)}, or give --artifacts-root"
             )
     return Path(reference)
-
-
-def listed(names: str | None) -> list[str] | None:
-    """The names that an option lists; None where it was left out."""
-    return [name.strip() for name in names.split(",")] if names else None
 
 
 def open_features(reference: str, artifacts_root: Path) -> "FeatureSet":

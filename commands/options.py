@@ -6,6 +6,23 @@ from typing import Any
 
 import click
 
+
+class Names(click.ParamType[list[str]]):
+    """Names with commas between, at least one."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        if isinstance(value, list):
+            return value
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        return names or self.fail(f"{value!r} names none", param, ctx)
+
+
+NAMES = Names()
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 data_root_option = click.option(
     "--data-root",
@@ -137,6 +154,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         scale_option,
         click.option(
             "--modalities",
+            type=NAMES,
             help="Those of the feature set to use, with commas between [default: those it names].",
         ),
         dimension_option,

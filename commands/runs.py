@@ -7,6 +7,7 @@ import click
 
 from sgfd.commands.inputs import load, open_features, open_run, plain_name, training_inputs
 from sgfd.commands.options import (
+    NAMES,
     artifacts_root_option,
     data_root_option,
     k_option,
@@ -140,7 +141,9 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
 
 @click.command(short_help="Recommend items that a user has not seen.")
 @click.option("--user", help="A user of the run, by id.")
-@click.option("--items", help="A new user, by the ids of his items, with commas between.")
+@click.option(
+    "--items", type=NAMES, help="A new user, by the ids of his items, with commas between."
+)
 @click.option("--all", "everybody", is_flag=True, help="All users, as a Parquet file: --out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where --all writes.")
 @click.option("--new-items", help="A feature set whose new items may be listed too.")
@@ -151,7 +154,7 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
 @run_options
 def recommend(
     user: str | None,
-    items: str | None,
+    items: list[str] | None,
     everybody: bool,
     out: Path | None,
     new_items: str | None,
@@ -185,8 +188,7 @@ def recommend(
         user = "(new)"
         while user in run.names.users:
             user = f"({user})"
-        ids = [item.strip() for item in items.split(",") if item.strip()]
-        run = recommenders.with_new_user(run, ids, user)
+        run = recommenders.with_new_user(run, items, user)
     assert user is not None
     rows = recommenders.recommend(run, user, k, label)
     result = {"run": str(run.folder), "user": user, "items": rows}

@@ -94,7 +94,8 @@ def test_under_cold_items_only_those_that_can_answer_do(pipeline, tmp_path):
 
 def test_no_backbone_is_refused_in_one_line(pipeline):
     done = pipeline("compare", "--dataset", "sample", "--backbones", ",", "--features", "none")
-    assert (done.code, done.err) == (2, "error: --backbones ',': names none; give names, or all\n")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "'--backbones': ',' names none" in done.err
 
 
 @pytest.mark.parametrize(
