@@ -186,15 +186,18 @@ class Profiles:
             return dense.to(self.device)
 
         labels = self.labels[torch.from_numpy(items)].to(self.device)
-        all_rows = self._all_rows if items is self.pairs.items else None
-        rows = self.rows.read(items) if all_rows is None else all_rows
-        return ProfileBatch(rows, labels, ones(in_history), ones(~in_history))
+        return ProfileBatch(self._rows_of(items), labels, ones(in_history), ones(~in_history))
+
+    def _rows_of(self, items: Indices) -> Tensor:
+        if len(self.pairs.items) > self.rows.block_rows:
+            return self.rows.read(items)
+        place = np.searchsorted(self.pairs.items, items)
+        return self._all_rows[torch.from_numpy(place).to(self.device)]
 
     @cached_property
-    def _all_rows(self) -> Tensor | None:
+    def _all_rows(self) -> Tensor:
         """The rows of all items with interactions, where one block holds them."""
-        items = self.pairs.items
-        return self.rows.read(items) if len(items) <= self.rows.block_rows else None
+        return self.rows.read(self.pairs.items)
 
     def _drawn(
         self, batch: Indices, random: np.random.Generator
