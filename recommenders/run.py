@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sgfd.dataset import Dataset, Protocol, Split
 from sgfd.featureset import FeatureSet
 from sgfd.jobs import JobError, WorkFolder, peak_memory_bytes
@@ -158,6 +160,7 @@ def _write(
         "best_epoch": state.best_epoch,
         "seconds": {"train": state.seconds, "evaluate": time.perf_counter() - start},
         "peak_memory_bytes": peak_memory_bytes(prepared.device),
+        "threads": torch.get_num_threads(),
         "versions": _versions(),
     }
 

@@ -472,6 +472,7 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
         refit.get("metrics", {}),
         record.get("tuning"),
         refit_seconds=refit.get("seconds", {}).get("train", 0.0),
+        threads=record.get("threads", 0),
     )
 
 

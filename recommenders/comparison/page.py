@@ -17,6 +17,7 @@ from sgfd.recommenders.comparison.summary import (
     described,
     further,
     further_words,
+    how_made,
     measured,
     protocol_rows,
     refitted,
@@ -82,7 +83,6 @@ def page(
     shown = measured(comparison, metrics) or [answered]
     title = f"Feature sets compared on {comparison.dataset}"
     failed = comparison.failed()
-    done = len(comparison.results) - len(failed)
     places = [(protocol, part) for protocol in comparison.protocols for part in comparison.parts]
     options = "".join(f"<option>{escape(metric)}</option>" for metric in shown)
     parts = [
@@ -91,7 +91,7 @@ def page(
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
         '<a class="skip" href="#answer">To the answer</a>',
         f"<header><h1>{escape(title)}</h1>",
-        f"<p>{done} trainings, {len(failed)} failed; {escape(comparison.machine)}. Interactions: ",
+        f"<p>{escape(how_made(comparison))} Interactions: ",
         f"sha256 <code>{escape(comparison.fingerprint[:16])}</code>. ",
         f"{escape(split_words(comparison))}</p>",
         f"<p>Made again by:</p><pre>{escape(comparison.command)}</pre></header><main>",

@@ -22,6 +22,7 @@ from sgfd.recommenders.comparison.summary import (
     described,
     further,
     further_words,
+    how_made,
     protocol_rows,
     refitted,
     rows_of,
@@ -43,11 +44,10 @@ def write_report(comparison: Comparison, contrasts: Sequence[Contrast], folder: 
 
 def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
     """The report as text."""
-    done = [result for result in comparison.results if result.error is None]
     lines = [
         f"# Feature sets compared on {_plain(comparison.dataset)}",
         "",
-        f"{len(done)} trainings, {len(comparison.failed())} failed; {_plain(comparison.machine)}.",
+        _plain(how_made(comparison)),
         f"Interactions: sha256 `{comparison.fingerprint[:16]}`. {split_words(comparison)}".rstrip(),
         "Made again by:",
         "",

@@ -37,7 +37,8 @@ class CellResult:
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
         refit: metrics by part of the model trained on train and valid; empty without one.
-        refit_seconds: that its training took.
+        refit_seconds: that its training took. threads: that it was trained by, which the last
+            digits of a result depend on; 0 where its record does not say.
         tuning: how its settings were searched; None where they were not.
         error: one line, where the cell failed; everything else is empty then.
     """
@@ -52,6 +53,7 @@ class CellResult:
     tuning: dict[str, Any] | None = None
     error: str | None = None
     refit_seconds: float = 0.0
+    threads: int = 0
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,15 @@ def rows_of(
     ]
 
 
+def how_made(comparison: Comparison) -> str:
+    """How many trainings there are, by how many threads each, and on what machine."""
+    done = [result for result in comparison.results if result.error is None]
+    counts = sorted({result.threads for result in done} - {0})
+    by = f" of {' or '.join(map(str, counts))} thread{'s' * (counts != [1])} each" if counts else ""
+    failed = len(comparison.results) - len(done)
+    return f"{len(done)} trainings{by}, {failed} failed; {comparison.machine}."
+
+
 def measured(comparison: Comparison, metrics: Sequence[str], part: str = "test") -> list[str]:
     """Those of the metrics that some cell has on a part."""
     there = {name for r in comparison.results for name in r.metrics.get(part, {})}

@@ -55,6 +55,19 @@ def test_the_words_name_failures_and_whether_anything_was_to_be_compared(
         assert ("Nothing is held against anything" in words) == (features == 1)
 
 
+def test_trainings_of_other_numbers_of_threads_are_told_of(written, tmp_path):
+    comparison, folder = written
+    assert " trainings, " in (folder / "report.md").read_text()  # older runs don't say
+    for counts, words in (((1,), "of 1 thread each"), ((1, 2), "of 1 or 2 threads each")):
+        results = [
+            r if r.error else replace(r, threads=counts[i % len(counts)])
+            for i, r in enumerate(comparison.results)
+        ]
+        write_report(replace(comparison, results=tuple(results)), [], tmp_path)
+        for name in ("report.md", "report.html"):
+            assert f" trainings {words}, " in (tmp_path / name).read_text()
+
+
 def test_a_bar_in_a_name_does_not_break_a_table(written):
     rows = [
         re.findall(r"(?<!\\)\|", line)
