@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 import sys
 from typing import TextIO
 
@@ -53,6 +54,7 @@ def main() -> None:
         else:
             code = _fail(text)
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would tear what ends by itself
         click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         code = 130
     except BrokenPipeError:

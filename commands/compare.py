@@ -13,6 +13,7 @@ from sgfd.commands.inputs import load, open_features, plain_name, read_ids
 from sgfd.commands.options import (
     NAMES,
     artifacts_root_option,
+    comparisons_root_option,
     data_root_option,
     device_option,
     dimension_option,
@@ -81,13 +82,7 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
 @click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a thread].")
 @click.option("--plan", is_flag=True, help="Say what would run and how long it takes, and stop.")
 @click.option("--name", help="Name of the comparison's folder [default: of data set and split].")
-@click.option(
-    "--comparisons-root",
-    type=click.Path(path_type=Path),
-    default=Path("comparisons"),
-    show_default=True,
-    help="Folder of the comparisons.",
-)
+@comparisons_root_option
 @device_option
 @threads_option
 @data_root_option

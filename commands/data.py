@@ -22,7 +22,7 @@ def data_list(data_root: Path | None, as_json: bool) -> None:
     from sgfd.dataset import list_datasets
 
     rows = [{"name": name, "layout": layout} for name, layout in list_datasets(data_root)]
-    present(rows, as_json, lambda: print_table(rows))
+    present({"datasets": rows}, as_json, lambda: print_table(rows))
 
 
 @data.command("show", short_help="Show what a data set holds.")

@@ -19,11 +19,13 @@ from sgfd.commands.inputs import (
 from sgfd.commands.options import (
     NAMES,
     artifacts_root_option,
+    comparisons_root_option,
     data_root_option,
     json_option,
     overwrite_option,
     runs_root_option,
     signature_option,
+    tunings_root_option,
 )
 from sgfd.commands.output import counted, present, print_figures, printed
 from sgfd.commands.sharing import publish, pull, push, sign
@@ -219,14 +221,25 @@ def _first(items: list[str], of: int | None = None) -> str:
 @click.argument("features")
 @artifacts_root_option
 @runs_root_option
+@tunings_root_option
+@comparisons_root_option
 @json_option
-def features_lineage(features: str, artifacts_root: Path, runs_root: Path, as_json: bool) -> None:
+def features_lineage(
+    features: str,
+    artifacts_root: Path,
+    runs_root: Path,
+    tunings_root: Path,
+    comparisons_root: Path,
+    as_json: bool,
+) -> None:
     """Say what a feature set was made from, and what at hand was made from it: sets and runs."""
     from sgfd.featureset import lineage
 
     opened = open_features(features, artifacts_root)
     found = lineage(opened, artifacts_root)
-    found["runs"] = runs_made_with(opened.manifest_sha256, runs_root)
+    found["runs"] = runs_made_with(
+        opened.manifest_sha256, runs_root, tunings_root, comparisons_root
+    )
 
     def human() -> None:
         own = found["set"]

@@ -2,11 +2,13 @@
 
 import difflib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sgfd.commands.output import problem_line
 from sgfd.commands.settings import names_in, read_settings
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from sgfd.dataset import Dataset
     from sgfd.featureset import FeatureSet
     from sgfd.recommenders import Backbone, BackboneSettings, Run
+
+logger = logging.getLogger("sgfd")
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,26 @@ def training_inputs(options: dict[str, Any]) -> TrainingInputs:
             raise click.UsageError("without --features, --dataset says what to train on; add it")
         dataset = _dataset_of(features, data_root)
     loaded = load(dataset, data_root)
+    if features is None:
+        _say_what_has_no_effect(left)
     judge_users = left["judge_users"]
     left["judge_users"] = read_ids(judge_users) if judge_users else None
     fixed = names_in(overrides)
     return TrainingInputs(backbone, settings, fixed, features, loaded, left)
+
+
+def _say_what_has_no_effect(options: dict[str, Any]) -> None:
+    """Name the options given that are of features alone."""
+    context = click.get_current_context()
+    of_features = ("feature_scale", "modalities", "dimension", "trust_features", "min_coverage")
+    spelled = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    idle = [
+        spelled[name]
+        for name in of_features
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name in options
+    ]
+    if idle:
+        logger.warning("%s: without effect, as there are no features", " and ".join(idle))
 
 
 def _dataset_of(features: "FeatureSet", data_root: Path | None) -> str:
@@ -163,10 +183,17 @@ def open_run(argument: str | None, option: str | None, runs_root: Path) -> "Run"
     )
 
 
-def runs_made_with(manifest_sha256: str, runs_root: Path) -> list[str]:
-    """Folders of the runs that a feature set was used in."""
+def runs_made_with(
+    manifest_sha256: str, runs_root: Path, tunings_root: Path, comparisons_root: Path
+) -> list[str]:
+    """Folders of the runs that a feature set was used in, those of searches and comparisons too."""
     found = []
-    for record in sorted(runs_root.glob("[!.]*/run.json")):
+    places = (
+        *sorted(runs_root.glob("[!.]*/run.json")),
+        *sorted(tunings_root.glob("[!.]*/run/run.json")),
+        *sorted(comparisons_root.glob("[!.]*/runs/[!.]*/run.json")),
+    )
+    for record in places:
         try:
             features = json.loads(record.read_bytes())["features"]
         except (ValueError, KeyError, TypeError):
@@ -179,7 +206,8 @@ def runs_made_with(manifest_sha256: str, runs_root: Path) -> list[str]:
 def read_ids(path: Path) -> list[str]:
     """The ids of a text file, one a line; empty lines are none."""
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+        # Not splitlines, which takes signs for ends of a line that an id may have.
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line]
     except UnicodeDecodeError:
         raise click.UsageError(f"{path}: is not UTF-8; save it as UTF-8") from None
 

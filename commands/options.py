@@ -43,6 +43,20 @@ runs_root_option = click.option(
     show_default=True,
     help="Folder of the runs.",
 )
+tunings_root_option = click.option(
+    "--tunings-root",
+    type=click.Path(path_type=Path),
+    default=Path("tunings"),
+    show_default=True,
+    help="Folder of the searches.",
+)
+comparisons_root_option = click.option(
+    "--comparisons-root",
+    type=click.Path(path_type=Path),
+    default=Path("comparisons"),
+    show_default=True,
+    help="Folder of the comparisons.",
+)
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Change a setting; repeatable."
 )

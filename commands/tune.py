@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from sgfd.commands.inputs import backbone_class, load, plain_name, training_inputs
-from sgfd.commands.options import training_options
+from sgfd.commands.options import training_options, tunings_root_option
 from sgfd.commands.output import counted, present, print_figures, print_run, run_summary
 from sgfd.commands.settings import SettingsHelp, choose, names_in, read_settings
 
@@ -58,13 +58,7 @@ OF_DISTILLING = {  # what `--stage distill` takes
     "whatever it costs.",
 )
 @click.option("--name", help="Name of the search's folder [default: made from the inputs].")
-@click.option(
-    "--tunings-root",
-    type=click.Path(path_type=Path),
-    default=Path("tunings"),
-    show_default=True,
-    help="Folder of the searches.",
-)
+@tunings_root_option
 def tune(
     stage: str,
     method: str | None,

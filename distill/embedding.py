@@ -77,7 +77,7 @@ class EmbedResult:
 def embed(
     features: FeatureSet,
     dataset: Dataset,
-    target: Path,
+    target: str | Path,
     *,
     append: bool = False,
     modalities: Sequence[str] | None = None,
@@ -111,6 +111,7 @@ def embed(
         KeyboardInterrupt: interrupted; nothing is left.
     """
     start = time.perf_counter()
+    target = Path(target)
     features.student()  # refused at once where there is none
     check_target(target, dataset, overwrite)
     refuse_inside(features, target)

@@ -32,7 +32,9 @@ MARKER = "*.onnx"
 SMALLEST_NORM = 1e-12  # as `FeatureSet.embed` divides
 
 
-def export_onnx(features: FeatureSet, target: Path, overwrite: bool = False) -> dict[str, Path]:
+def export_onnx(
+    features: FeatureSet, target: str | Path, overwrite: bool = False
+) -> dict[str, Path]:
     """Write the student of a feature set to a folder of ONNX files, `{modality}.onnx`.
 
     Args:
@@ -53,6 +55,7 @@ def export_onnx(features: FeatureSet, target: Path, overwrite: bool = False) -> 
         raise DistillError(
             "the package onnx", "is not installed", "pip install 'sgfd[onnx]'"
         ) from None
+    target = Path(target)
     features.student()  # refused at once where there is none
     if overwrite and target.is_dir() and any(path.suffix != ".onnx" for path in target.iterdir()):
         raise DistillError(target, "holds other files than .onnx", "choose another --out")

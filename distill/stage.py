@@ -54,6 +54,7 @@ from sgfd.featureset import (
 from sgfd.featureset.formats import refuse_guided_export
 from sgfd.featureset.manifest import MANIFEST_BYTES
 from sgfd.jobs import (
+    MOST_SEED,
     WorkFolder,
     keep_freed_memory,
     progress,
@@ -61,6 +62,7 @@ from sgfd.jobs import (
     seed_everything,
     use_device,
     use_threads,
+    whole_number,
 )
 
 logger = logging.getLogger("sgfd")
@@ -86,7 +88,7 @@ class DistillResult:
 
 def distill(
     dataset: Dataset,
-    target: Path,
+    target: str | Path,
     settings: Any = None,
     seed: int = 0,
     *,
@@ -128,6 +130,8 @@ def distill(
     """
     start = time.perf_counter()
     target = Path(target)
+    seed = whole_number("seed", seed, most=MOST_SEED)
+    split_seed = whole_number("split_seed", split_seed)
     check_division(protocol, split)
     method, known_method, settings = method_and_settings(method, settings)
     _check_extras(compress, neighbours)
@@ -141,8 +145,16 @@ def distill(
         refuse_guided_export(dataset.path)
     catalog = usable_catalog(dataset, method, known_method)
     _check_compressed_names(catalog, compress)
-    if split != "given" and not known_method.uses_interactions:
-        logger.info("split %s makes no difference: method %s sees no interaction", split, method)
+    asked = {"split": split, "split_seed": split_seed, "protocol": protocol}
+    usual = {"split": "given", "split_seed": 0, "protocol": "honest"}
+    if not known_method.uses_interactions:
+        for option in (name for name in asked if asked[name] != usual[name]):
+            logger.info(
+                "%s %s makes no difference: method %s sees no interaction",
+                option,
+                asked[option],
+                method,
+            )
     pairs, use = None, None
     if known_method.uses_interactions and dataset.interactions is not None:
         pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)

@@ -9,10 +9,12 @@ never saw interact: `FOLDS` times a share of the items is left out, the features
 their interactions, and users look for them by nearest neighbour. Test has no part in it.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from sgfd.distill.maker import Made, Task
 from sgfd.distill.methods import Method
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.stage import DistillResult, distill, method_and_settings, usable_catalog
+from sgfd.featureset import FeatureSetError, load
 from sgfd.featureset.formats import refuse_guided_export
 from sgfd.jobs import (
     WorkFolder,
@@ -143,10 +146,11 @@ def tune(
             "held-out",
         )
         best = chosen(done)
-        result = distill(
+        settings, target = replace(start, **best.values), folder / "feature-set"
+        result = _made_before(target, settings) or distill(
             dataset,
-            folder / "feature-set",
-            replace(start, **best.values),
+            target,
+            settings,
             seed,
             method=method,
             protocol=protocol,
@@ -157,6 +161,19 @@ def tune(
             overwrite=True,
         )
     return TunedFeatures(best.values, best.recall, done[0].recall, len(done), result)
+
+
+def _made_before(target: Path, settings: Any) -> DistillResult | None:
+    """The feature set of a search that was over before, where more trials chose nothing else: made
+    anew it would be another version, and what was trained on it would not go on."""
+    try:
+        manifest = load(target).manifest
+    except FeatureSetError:
+        return None
+    same = manifest.settings == json.loads(json.dumps(asdict(settings)))
+    if not same or manifest.producer.version != version("sgfd"):
+        return None
+    return DistillResult(target, manifest.method, 0.0, manifest.quality)
 
 
 @dataclass(frozen=True)

@@ -247,10 +247,16 @@ class FeatureSet:
         compressed, where none is.
 
         Raises:
-            FeatureSetError: the set has no such modality.
+            FeatureSetError: the set has no such modality, or none is named.
         """
         if wanted is None:
             return self.manifest.usual_modalities
+        if not len(wanted):
+            raise FeatureSetError(
+                self.path,
+                "none of its modalities is named",
+                f"choose from {', '.join(self.modalities)}",
+            )
         for name in wanted:
             self._described(name)
         return list(wanted)

@@ -9,13 +9,14 @@ from sgfd.jobs.device import (
     use_device,
     use_threads,
 )
-from sgfd.jobs.errors import JobError
+from sgfd.jobs.errors import MOST_SEED, JobError, whole_number
 from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import hide_progress, progress
 from sgfd.jobs.workfolder import WorkFolder, locked, refuse_existing
 
 __all__ = [
+    "MOST_SEED",
     "Checkpoint",
     "Interrupt",
     "JobError",
@@ -34,4 +35,5 @@ __all__ = [
     "unpack",
     "use_device",
     "use_threads",
+    "whole_number",
 ]

@@ -12,7 +12,7 @@ only what belongs to the newcomers is filled in:
 while it trains, and come in the same way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +33,7 @@ FOLD_IN_STEPS = 100
 FOLD_IN_RATE = 3e-2  # step size of Adam
 
 
-def with_new_user(run: Run, item_ids: list[str], name: str = "(new)") -> Run:
+def with_new_user(run: Run, item_ids: Sequence[str], name: str = "(new)") -> Run:
     """The run with one more user, the last, who has interacted with these items.
 
     Raises:
@@ -41,7 +41,7 @@ def with_new_user(run: Run, item_ids: list[str], name: str = "(new)") -> Run:
     """
     if name in run.names.users:
         raise JobError(f"new user {name!r}", f"is a user of {run.folder}", "choose another name")
-    if not item_ids:
+    if not len(item_ids):
         raise JobError("new user", "has no items", "give at least one item id")
     basket = np.unique([run.item_index(item) for item in item_ids])
     known, nothing = len(run.names.users), np.empty(0, dtype=np.int64)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sgfd.dataset import Dataset, Feature, Protocol, Split, check_division
 from sgfd.featureset import FeatureSet
-from sgfd.jobs import JobError, keep_freed_memory, use_device, use_threads
+from sgfd.jobs import JobError, keep_freed_memory, use_device, use_threads, whole_number
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.backbones import find_backbone, usable_backbones
 from sgfd.recommenders.inputs import FeatureScale, ModalityFeatures, aligned_features
@@ -91,6 +91,9 @@ def prepare(
             "is unknown",
             f"choose {' or '.join(get_args(FeatureScale))}",
         )
+    split_seed = whole_number("split_seed", split_seed)
+    if dimension is not None:
+        dimension = whole_number("dimension", dimension, least=1)
     if not 0 <= min_coverage <= 1:
         raise JobError(f"min_coverage {min_coverage}", "is no share", "give one from 0 to 1")
     interactions = dataset.interactions

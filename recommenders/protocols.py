@@ -121,7 +121,10 @@ def users_to_judge(user_ids: Sequence[str], interactions: Interactions) -> NDArr
     Raises:
         JobError: one is unknown (the first is named), or none is named.
     """
-    if not len(user_ids):
+    if isinstance(user_ids, str):
+        raise JobError(f"users to judge {user_ids!r}", "is one text", "give a list of ids")
+    user_ids = list(user_ids)
+    if not user_ids:
         raise JobError("users to judge", "none is named", "name at least one")
     places = interactions.users.index(user_ids)
     if (unknown := places < 0).any():

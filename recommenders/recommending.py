@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sgfd.jobs import JobError
+from sgfd.jobs import JobError, whole_number
 from sgfd.recommenders.evaluation import Scores, top_k
 from sgfd.recommenders.item_sets import Indices, ItemSets
 from sgfd.recommenders.run_folder import Run, write_lists
@@ -93,9 +93,7 @@ def write_recommendations(
 
 def _length(run: Run, k: int) -> int:
     """How long a list of k can be."""
-    if k < 1:
-        raise JobError(f"k = {k}", "lists no item", "give 1 or more")
-    return min(k, len(run.names.items))
+    return min(whole_number("k", k, least=1), len(run.names.items))
 
 
 def labelled(run: Run, label: str | None) -> Indices | None:

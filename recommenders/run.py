@@ -14,7 +14,7 @@ import torch
 
 from sgfd.dataset import Dataset, Protocol, Split
 from sgfd.featureset import FeatureSet
-from sgfd.jobs import JobError, WorkFolder, peak_memory_bytes
+from sgfd.jobs import MOST_SEED, JobError, WorkFolder, peak_memory_bytes, whole_number
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.inputs import FeatureScale
 from sgfd.recommenders.learning import learn
@@ -82,6 +82,7 @@ def train(
             "protocol paper chooses on test and trains on valid already",
             "choose protocol honest, or leave the refit out",
         )
+    seed = whole_number("seed", seed, most=MOST_SEED)
     prepared = prepare(
         dataset,
         backbone,
@@ -207,7 +208,8 @@ def _target(runs_root: Path, name: str | None, overwrite: bool, record: dict[str
         JobError: the name is none of a folder in `runs_root`.
     """
     if name is not None:
-        if name != Path(name).name or name.startswith(".") or not name.isprintable():
+        plain = name == Path(name).name and not name.startswith(".") and name.isprintable()
+        if not (name and plain):
             raise JobError(
                 f"name {name!r}", "is no plain folder name", "leave out / and leading dots"
             )

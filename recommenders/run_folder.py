@@ -255,6 +255,7 @@ def load_run(folder: str | Path) -> Run:
             raise JobError(
                 path, f"run format {record['format']!r} is unknown", "use a newer pipeline"
             )
+        _ = record["backbone"], record["settings"]  # read later, where no one would say what lacks
         return _open(folder, record)
     except FileNotFoundError as error:
         missing = Path(error.filename or str(error)).name  # pyarrow names the file in its text

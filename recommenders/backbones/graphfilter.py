@@ -54,7 +54,8 @@ class GraphFilter(Backbone):
 
     and |X| the root of the mean square of the scores r_u X, so that the weights mean the same
     on every data set. With a = 1, b = 1/2 and no content this is GF-CF. P itself never exists: a
-    block of users is sent through its sparse factors. Nothing is trained.
+    block of users is sent through its sparse factors. Nothing is trained. Items that come later
+    join S, so that the scores of the others move a little with them.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = GraphFilterSettings

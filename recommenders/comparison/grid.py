@@ -233,7 +233,8 @@ class Grid:
                 for label, features in self.features.items()
             },
             "settings": {
-                name: asdict(settings) | ({"fixed": self.fixed.get(name, ())} if self.tune else {})
+                name: asdict(settings)
+                | ({"fixed": sorted({*self.fixed.get(name, ())})} if self.tune else {})
                 for name, settings in self.settings.items()
             },
         }

@@ -37,9 +37,10 @@ def unchanged(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = [
             key
-            for key in ("format", "dataset", "catalogue", "options")
+            for key in ("format", "dataset", "catalogue")
             if before.get(key, identity[key]) != identity[key]
         ]
+        changed += _other_options(before["options"], identity["options"])
         if not changed and before.get("parts", identity["parts"]) != identity["parts"]:
             changed.append("parts")  # of the same data set by the same options
         for kind in ("features", "settings"):
@@ -62,6 +63,19 @@ def unchanged(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
             "choose another --name, or delete the folder to make all of it again",
         )
     return identity
+
+
+def _other_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`device auto, now cpu` for each option that is not what it was."""
+
+    def shown(options: dict[str, Any], name: str) -> str:
+        return json.dumps(options[name]).strip('"') if name in options else "not given"
+
+    return [
+        f"{name} {shown(before, name)}, now {shown(now, name)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
 
 
 def _has_results(backbone: str, folder: Path) -> bool:

@@ -138,6 +138,20 @@ def test_a_split_that_a_method_does_not_see_is_told_of(method, said, tmp_path, c
     assert (f"split cold-items makes no difference: method {method}" in caplog.text) == said
 
 
+def test_a_protocol_and_a_seed_of_the_parts_that_a_method_does_not_see_are_told_of(
+    tmp_path, caplog
+):
+    caplog.set_level("INFO", "sgfd")
+    asked = {"protocol": "paper", "split_seed": np.int64(5), "seed": np.int64(3)}
+    distill(load_dataset("sample"), str(tmp_path / "x"), method="random", threads=1, **asked)
+    for said in ("split_seed 5", "protocol paper"):
+        assert f"{said} makes no difference: method random sees no interaction" in caplog.text
+    for wrong in (-1, 2**64, 1.5):
+        with pytest.raises(JobError, match=r"seed .*; give a whole number from 0"):
+            distill(load_dataset("sample"), tmp_path / "y", method="random", seed=wrong)
+    assert not (tmp_path / "y").exists()
+
+
 @pytest.mark.parametrize("method", ["sgfd-plus", "rq-vae"])
 def test_a_modality_called_as_what_is_made_of_all_is_refused(method, made, rng, tmp_path):
     rows = rng.normal(size=(12, 3)).astype(np.float32)

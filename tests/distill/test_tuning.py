@@ -48,6 +48,18 @@ def test_the_best_settings_make_the_feature_set(tuned):
     assert list(folder.glob(".fold*")) == []
 
 
+def test_a_search_that_is_over_leaves_its_feature_set_as_it_is(tuned):
+    folder, found = tuned
+    manifest = (found.result.artifact / "manifest.json").read_bytes()
+    again = search(folder)
+    assert (found.result.artifact / "manifest.json").read_bytes() == manifest
+    assert again.result.artifact == found.result.artifact
+    assert again.to_json()["result"]["quality"] == found.to_json()["result"]["quality"]
+    (found.result.artifact / "fused.npy").write_bytes(b"broken")
+    search(folder)  # what can't be opened is made anew
+    assert verify(found.result.artifact) == []
+
+
 def test_an_export_that_interactions_guided_is_refused_before_any_trial(tmp_path):
     dataset = replace(load_dataset("sample"), path=tmp_path)
     (tmp_path / "export.json").write_text('{"feature_set": "x", "guided": true}')

@@ -91,7 +91,7 @@ def test_under_cold_items_only_those_that_can_answer_do(pipeline, tmp_path):
     (tmp_path / "users.txt").write_text("u1\nu2\n")
     mixed = pipeline(*what, *features, *split, *judged)
     assert (mixed.code, mixed.err.count("\n")) == (2, 1)
-    assert "its cells were made with other inputs (options)" in mixed.err
+    assert "its cells were made with other inputs (judge_users " in mixed.err
 
 
 def test_no_backbone_is_refused_in_one_line(pipeline):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sgfd.commands.inputs import read_ids
 from sgfd.commands.output import print_figures
 
 RUN_FILES = {
@@ -176,6 +177,8 @@ def test_the_paper_protocol_says_what_it_is(sample, run_in):
 def test_data_and_features_are_shown_and_verified(sample, run_in):
     folder, *_ = sample
     assert "sample" in run_in(folder, "data", "list").out
+    sets = run_in(folder, "data", "list", "--json").json()["datasets"]
+    assert {"name": "sample", "layout": "sample"} in sets
     assert run_in(folder, "data", "show", "sample", "--json").json()["users"] == 600
     assert run_in(folder, "data", "check", "sample").code == 0
     assert "112-d -> 112-d" in run_in(folder, "features", "show", "sample").out
@@ -203,6 +206,19 @@ def test_a_data_set_without_a_test_part_is_trained_on_and_runs_are_found(pipelin
     ask = ("recommend", "--run", "r", "--items", "i0", "--k", "50", "--json")
     listed = {row["item_id"] for row in pipeline(*ask).json()["items"]}
     assert listed == set(ids) - {"i0"}  # and not what the user called (new) lacks
+
+
+def test_options_of_features_are_told_of_where_there_are_none(pipeline):
+    what = ("train", "--backbone", "bpr", "--dataset", "sample", "--set", "epochs=1")
+    done = pipeline(*what, "--dim", "16", "--feature-scale", "unit")
+    assert done.code == 0
+    assert "--feature-scale and --dim: without effect, as there are no features" in done.err
+    assert "without effect" not in pipeline(*what).err
+
+
+def test_an_id_may_hold_what_python_takes_for_the_end_of_a_line(tmp_path):
+    (tmp_path / "users.txt").write_bytes("\ufeffu\u2028 1\r\nu2\r\n\r\n".encode())
+    assert read_ids(tmp_path / "users.txt") == ["u\u2028 1", "u2"]
 
 
 def test_help_answers_at_once_and_lists_the_settings(pipeline):

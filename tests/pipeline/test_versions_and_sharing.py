@@ -73,6 +73,16 @@ def test_a_training_pins_the_version_that_latest_means(here, pipeline):
     assert runs == ["runs/again", "runs/run"]
 
 
+def test_lineage_names_the_runs_of_searches_and_comparisons(here, pipeline):
+    quick = ("--features", "other", "--set")
+    tune = ("tune", "--backbone", "vbpr", "--trials", "1", "--name", "t", *quick, "epochs=1")
+    assert pipeline(*tune).code == 0
+    compare = ("compare", "--dataset", "sample", "--backbones", "vbpr", "--seeds", "1")
+    assert pipeline(*compare, "--name", "c", *quick, "vbpr.epochs=1").code == 0
+    runs = pipeline("features", "lineage", "other", "--json").json()["runs"]
+    assert runs[-2:] == ["tunings/t/run", "comparisons/c/runs/honest-vbpr-other-seed0"]
+
+
 def test_what_is_published_stays_when_the_set_is_made_anew(here, pipeline):
     first = pipeline("features", "publish", "office", "--json").json()
     again = ("distill", "--dataset", "sample", "--method", "pca", "--name", "office")

@@ -8,6 +8,7 @@ import torch
 from sgfd import featureset, recommenders
 from sgfd.dataset import load_dataset
 from sgfd.distill import InteractionMetricSettings, SGFDSettings, distill, embed
+from sgfd.featureset import FeatureSetError
 from sgfd.jobs import JobError
 from sgfd.recommenders import find_backbone
 
@@ -67,8 +68,35 @@ def test_a_list_is_no_longer_than_there_are_items(train, tmp_path):
         assert len(recommenders.similar(run, "i7", k)) == 299
         recommenders.write_recommendations(run, tmp_path / "all.parquet", k, overwrite=True)
     for ask in (recommenders.recommend, recommenders.similar):
-        with pytest.raises(JobError, match="k = 0: lists no item"):
+        with pytest.raises(JobError, match="k 0: is out of range; give a whole number from 1"):
             ask(run, "u1" if ask is recommenders.recommend else "i7", 0)
+
+
+def test_numbers_and_lists_of_numpy_are_taken_and_others_refused(features, tmp_path):
+    def train(**options):
+        settings = find_backbone("vbpr").Settings(epochs=1)
+        data, root = load_dataset("sample"), tmp_path / "runs"
+        return recommenders.train(data, "vbpr", features, settings, runs_root=root, **options)
+
+    run = train(seed=np.int64(1), split_seed=np.int32(0))
+    assert run.record["seed"] == 1
+    assert len(recommenders.recommend(run, "u1", np.int64(3))) == 3
+    assert len(recommenders.similar(run, "i7", np.int64(3))) == 3
+    recommenders.write_recommendations(run, tmp_path / "all.parquet", np.int16(3))
+    basket = recommenders.with_new_user(run, np.array(["i1", "i7"], dtype=object))
+    assert len(recommenders.recommend(basket, "(new)", 3)) == 3
+    with pytest.raises(JobError, match=r"k 2.5: is no whole number; give a whole number from 1"):
+        recommenders.recommend(run, "u1", 2.5)
+    for wrong in ({"seed": -1}, {"seed": 2**40}, {"split_seed": -1}, {"seed": 1.5}):
+        with pytest.raises(JobError, match=r"seed .*; give a whole number from 0"):
+            train(**wrong)
+    with pytest.raises(JobError, match="users to judge 'u1': is one text"):
+        train(judge_users="u1")
+    with pytest.raises(JobError, match="name '': is no plain folder name"):
+        train(name="")
+    with pytest.raises(FeatureSetError, match="none of its modalities is named"):
+        train(modalities=[])
+    assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 class Renamed:

@@ -88,7 +88,7 @@ def test_the_split_and_the_judged_users_are_what_a_comparison_is_about(tmp_path)
     (result,) = run_grid(grid_of(options=same, popular={}), tmp_path, jobs=1)
     assert load_run(result.run).record["judge_users"]["count"] == 2
     for other in ({}, {"split": "leave-one-out"}, {**by_last, "judge_users": ["u1"]}):
-        with pytest.raises(JobError, match=r"other inputs \(options\)"):
+        with pytest.raises(JobError, match=r"other inputs \(judge_users "):
             run_grid(grid_of(options=other, popular={}), tmp_path, jobs=1)
     with pytest.raises(JobError, match="'nobody': is not among"):
         run_grid(grid_of(options={"judge_users": ["nobody"]}, popular={}), tmp_path / "b", jobs=1)
@@ -133,6 +133,25 @@ def test_a_failed_cell_is_noted_and_the_others_go_on(tmp_path):
     assert "no longer finite" in broken.error
     assert fine.error is None
     assert "Traceback" in (tmp_path / "failed" / "honest-bpr-none-seed0.txt").read_text()
+
+
+def test_an_option_that_changed_is_named_with_both_its_values(tmp_path):
+    run_grid(grid_of(popular={}), tmp_path, jobs=1)
+    other = grid_of(options={"device": "cpu", "split_seed": 3}, popular={})
+    said = r"other inputs \(device not given, now cpu, split_seed not given, now 3\)"
+    with pytest.raises(JobError, match=said):
+        plan(other, tmp_path, 1)
+
+
+def test_the_order_of_fixed_settings_changes_nothing(tmp_path):
+    def fixing(*names):
+        grid = grid_of(bpr={"epochs": 1, "embedding_dim": 8})
+        return replace(grid, tune=1, fixed={"bpr": names})
+
+    plan_of = {}
+    for names in (("epochs", "embedding_dim"), ("embedding_dim", "epochs", "epochs")):
+        plan_of[names] = fixing(*names).identity()["settings"]
+    assert len({json.dumps(settings) for settings in plan_of.values()}) == 1
 
 
 def test_a_changed_feature_set_is_refused_not_mixed(tmp_path, features):
