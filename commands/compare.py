@@ -79,7 +79,11 @@ SHOWN = ("recall@20", "ndcg@20")  # metrics whose comparison is put in words
 @dimension_option
 @trust_option
 @min_coverage_option
-@click.option("--jobs", type=click.IntRange(1), help="Trainings at a time [default: one a thread].")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Trainings at a time [default: one a thread, one on a GPU].",
+)
 @click.option("--plan", is_flag=True, help="Say what would run and how long it takes, and stop.")
 @click.option("--name", help="Name of the comparison's folder [default: of data set and split].")
 @comparisons_root_option
@@ -125,7 +129,7 @@ def compare(
     from sgfd.jobs import use_device, use_threads
     from sgfd.recommenders import comparison
 
-    use_device(device)
+    on_gpu = use_device(device).type == "cuda"
     settings = _settings(_all_or(backbones), overrides)
     opened = [
         None if reference == "none" else open_features(reference, artifacts_root)
@@ -162,7 +166,7 @@ def compare(
     folder = comparisons_root / plain_name(usual if name is None else name, "--name")
     held_against = comparison.baseline_of(grid, baseline)
     cores, shared = use_threads(None), use_threads(threads)
-    at_a_time = min(jobs or shared, cores)
+    at_a_time = min(jobs or (1 if on_gpu else shared), cores)
     if plan:
         todo = comparison.plan(grid, folder, at_a_time)
         present(todo, as_json, lambda: _print_plan(todo))

@@ -96,7 +96,8 @@ def print_metrics(metrics: dict[str, dict[str, float]]) -> None:
         if figures:
             click.echo(f"{part:<{width}}" + "".join(f"{'@' + k:>9}" for k in cutoffs))
             for metric in dict.fromkeys(name.partition("@")[0] for name in names):
-                row = "".join(f"{figures[f'{metric}@{k}']:>9.4f}" for k in cutoffs)
+                measured = (figures.get(f"{metric}@{k}") for k in cutoffs)
+                row = "".join(f"{'-':>9}" if x is None else f"{x:>9.4f}" for x in measured)
                 click.echo(f"  {metric:<{width - 2}}{row}")
 
 

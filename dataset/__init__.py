@@ -9,6 +9,7 @@ office.interactions.train.user
 
 from sgfd.dataset.catalog import Feature, ItemCatalog, is_modality_name
 from sgfd.dataset.check import check_dataset
+from sgfd.dataset.distinct import are_among, distinct
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.load import Dataset, find_dataset, list_datasets, load_dataset, read_layout
@@ -44,9 +45,11 @@ __all__ = [
     "Protocol",
     "Split",
     "Vocabulary",
+    "are_among",
     "check_dataset",
     "check_division",
     "cold_items_split",
+    "distinct",
     "divide",
     "find_dataset",
     "hold_out_last",

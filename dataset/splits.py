@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from sgfd.dataset.distinct import distinct
 from sgfd.dataset.interactions import Indices, Pairs
 
 Parts = tuple[Pairs, Pairs, Pairs]  # train, valid, test
@@ -29,7 +30,7 @@ def cold_items_split(
     Of n such items floor(test_share * n + 0.5) give all their interactions to test; of the
     remaining ones a share, rounded alike, to valid. So no item is in two parts.
     """
-    items = np.random.default_rng(seed).permutation(np.unique(pairs.item))
+    items = np.random.default_rng(seed).permutation(distinct(pairs.item))
     n_test = _rounded(test_share * len(items))
     n_valid = _rounded(valid_share * (len(items) - n_test))
     test = np.isin(pairs.item, items[:n_test])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgfd.dataset import distinct
 from sgfd.distill.fused import FusedRows, made_by_network
 from sgfd.distill.held_out import HeldOutItems, hold_items_out
 from sgfd.distill.maker import Made, Task
@@ -144,7 +145,7 @@ class InteractionReader:
         random = np.random.default_rng(int(torch.randint(2**62, ())))
         user, item = self._users[batch], self.pairs.matrix.indices[batch].astype(np.int64)
         negatives = known[random.integers(0, len(known), self.settings.negatives)]
-        items = np.union1d(item, negatives)
+        items = distinct(np.concatenate([item, negatives]))
         positive = np.searchsorted(items, item)
         excluded = self.pairs.matrix[user][:, items].toarray() > 0
         drawn = np.isin(items, negatives)  # another interaction's item is no negative, if not drawn

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgfd.dataset import Dataset, Feature, ItemCatalog
+from sgfd.dataset import Dataset, Feature, ItemCatalog, distinct
 from sgfd.distill.errors import DistillError
 from sgfd.distill.stage import (
     EXPORT_ROWS,
@@ -349,7 +349,7 @@ def _label_record(plan: _Plan) -> Labels | None:
         return None
     names = dict.fromkeys(before.names if before else ())
     if catalog.labels is not None:
-        used = np.unique(catalog.labels[plan.fresh])
+        used = distinct(catalog.labels[plan.fresh])
         names |= dict.fromkeys(catalog.label_names[place] for place in used[used >= 0])
     labelled = sum(label is not None for label in plan.labels)
     return Labels(count=len(names), names=list(names), coverage=labelled / len(plan.labels))

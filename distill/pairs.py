@@ -59,7 +59,9 @@ class TrainingPairs:
 
     def only(self, items: Indices) -> "TrainingPairs":
         """The pairs of these items alone."""
-        return self.without(np.setdiff1d(np.arange(self.matrix.shape[1]), items))
+        other = np.ones(self.matrix.shape[1], dtype=bool)
+        other[items] = False
+        return self.without(np.flatnonzero(other))
 
     def users_with(self, least: int, among: NDArray[np.bool_] | None = None) -> Indices:
         """The users who have at least so many items (of `among`, (n,), where given), ascending."""

@@ -76,7 +76,9 @@ def labelled_queries(labels: Indices, held_out: Indices) -> tuple[Indices, Indic
     queries = held_out[labels[held_out] >= 0]
     if len(queries) > MOST_QUERIES:  # at random: a catalogue may be sorted by label
         queries = np.random.default_rng(0).choice(queries, MOST_QUERIES, replace=False)
-    return queries, np.setdiff1d(np.flatnonzero(labels >= 0), queries)
+    other = labels >= 0
+    other[queries] = False
+    return queries, np.flatnonzero(other)
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sgfd.dataset import distinct
 from sgfd.distill.fused import FusedRows, made_by_network
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.quality import measure
@@ -47,7 +48,7 @@ def rq_vae(task: Task, settings: RQVAESettings) -> Made:
     if settings.feature == "code":
         rebuild, width = model.quantised, settings.latent_width
     made = made_by_network(task.catalog.features, rows, rebuild, width)
-    everything = np.union1d(train, held_out)
+    everything = distinct(np.concatenate([train, held_out]))
     figures = {
         "reconstruction_error": error() if len(held_out) else None,
         **_code_figures(model, rows, everything),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgfd.dataset import distinct
 from sgfd.distill.batches import ItemBatch, ItemReader
 from sgfd.distill.losses import feature_loss, response_loss, semantic_loss
 from sgfd.distill.maker import Made, Task, made_by_students
@@ -107,7 +108,7 @@ def _hold_out(task: Task, share: float) -> tuple[Indices, Indices]:
     assert labels is not None
     train, held_out = task.hold_out(share)
     if not (labels[train] >= 0).any() or not (labels[held_out] >= 0).any():
-        return np.union1d(train, held_out), np.empty(0, dtype=np.int64)
+        return distinct(np.concatenate([train, held_out])), np.empty(0, dtype=np.int64)
     return train, held_out
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sgfd.dataset import distinct
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
 from sgfd.distill.geometry import MOST_ITEMS
 from sgfd.distill.held_out import at_most, guides, held_out_figures
@@ -218,7 +219,8 @@ class Profiles:
         everything, most = self.pairs.items, self.settings.candidates
         if len(everything) <= most:
             return everything
-        return np.union1d(item, random.choice(everything, most, replace=False))
+        others = random.choice(everything, most, replace=False)
+        return distinct(np.concatenate([item, others]))
 
 
 def _guided(

@@ -19,6 +19,8 @@ class Interrupt:
 def deferred_interrupt() -> Iterator[Interrupt]:
     """Note the first Ctrl-C (or SIGTERM) in `.requested`; a second one interrupts at once.
 
+    One that nobody has looked at by the end interrupts there.
+
     Outside the main thread, where Python allows no signal handlers, nothing is deferred.
     """
     interrupt = Interrupt()
@@ -34,6 +36,8 @@ def deferred_interrupt() -> Iterator[Interrupt]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
+        if interrupt.requested:
+            raise KeyboardInterrupt
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -13,13 +13,12 @@ class Edges:
 
     Attributes:
         targets, sources: int64 (E,), ascending by target, then by source.
-        order: int64 (E,), the place of each in the lists that were given.
     """
 
     def __init__(self, targets: Tensor, sources: Tensor, n_targets: int, n_sources: int) -> None:
         by_source = torch.argsort(sources, stable=True)
-        self.order = by_source[torch.argsort(targets[by_source], stable=True)]
-        self.targets, self.sources = targets[self.order], sources[self.order]
+        order = by_source[torch.argsort(targets[by_source], stable=True)]
+        self.targets, self.sources = targets[order], sources[order]
         self.n_targets, self.n_sources = n_targets, n_sources
         self.starts = _starts(self.targets, n_targets)
         # Grouped by source, for the gradient of the sum.

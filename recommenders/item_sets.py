@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sgfd.dataset import distinct
+
 Indices = NDArray[np.int64]
 
 
@@ -28,7 +30,7 @@ class ItemSets:
     @classmethod
     def from_pairs(cls, user: Indices, item: Indices, n_users: int, n_items: int) -> Self:
         """The sets of n (user, item) pairs in any order; duplicates count once."""
-        keys = np.unique(user.astype(np.int64) * n_items + item)
+        keys = distinct(user.astype(np.int64) * n_items + item)
         owner, items = np.divmod(keys, n_items) if n_items else (keys, keys)
         offsets = np.zeros(n_users + 1, dtype=np.int64)
         np.cumsum(np.bincount(owner, minlength=n_users), out=offsets[1:])
@@ -73,6 +75,8 @@ class ItemSets:
 
     def merge(self, other: "ItemSets") -> "ItemSets":
         """The union, user by user."""
+        if not len(other.items):
+            return self
         keys = np.concatenate([self.keys, other.keys])
         user, item = np.divmod(keys, self.n_items) if self.n_items else (keys, keys)
         return ItemSets.from_pairs(user, item, self.n_users, self.n_items)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sgfd.dataset import distinct
 from sgfd.featureset import FeatureSet
 from sgfd.jobs import JobError
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
@@ -43,7 +44,7 @@ def with_new_user(run: Run, item_ids: Sequence[str], name: str = "(new)") -> Run
         raise JobError(f"new user {name!r}", f"is a user of {run.folder}", "choose another name")
     if not len(item_ids):
         raise JobError("new user", "has no items", "give at least one item id")
-    basket = np.unique([run.item_index(item) for item in item_ids])
+    basket = distinct(np.array([run.item_index(item) for item in item_ids]))
     known, nothing = len(run.names.users), np.empty(0, dtype=np.int64)
     split = replace(
         run.split,
@@ -131,7 +132,7 @@ class KnownItems:
     """
 
     def __init__(self, kind: type[Backbone], inputs: Inputs, settings: BackboneSettings) -> None:
-        known = np.unique(inputs.seen.items)
+        known = distinct(inputs.seen.items)
         self._places = torch.from_numpy(known).to(inputs.device)
         features = {
             name: replace(f, values=f.values[self._places], present=f.present[self._places])

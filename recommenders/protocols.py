@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sgfd.dataset import Interactions, Pairs, Protocol, Split, divide
+from sgfd.dataset import Interactions, Pairs, Protocol, Split, distinct, divide
 from sgfd.jobs import JobError
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
@@ -63,7 +63,7 @@ class SplitSets:
         and would otherwise have to stand against all that the model has seen.
         """
         if part == "test_among_cold" or (part == "valid" and self.split == "cold-items"):
-            return np.unique(self.held_out(part).items)
+            return distinct(self.held_out(part).items)
         return None
 
     def fingerprint(self) -> str:

@@ -5,7 +5,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from sgfd.dataset import Interactions, Protocol, Split, divide, pairs_fingerprint
+from sgfd.dataset import Interactions, Protocol, Split, are_among, divide, pairs_fingerprint
 from sgfd.featureset import FeatureSet, InteractionsUse
 from sgfd.jobs import JobError
 from sgfd.recommenders.item_sets import ItemSets
@@ -42,7 +42,7 @@ def what_features_saw(
     if seen is None:
         return _unproven(features, "can't be made again from its manifest", trust)
     held_out = np.concatenate([sets.valid.keys, sets.test.keys])
-    if leaked := int(np.isin(held_out, seen.keys).sum()):
+    if leaked := int(are_among(held_out, seen.keys).sum()):
         raise JobError(
             features.path,
             f"was distilled with {leaked:,} of the {len(held_out):,} pairs held out here "

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from sgfd.jobs import JobError, whole_number
-from sgfd.recommenders.evaluation import Scores, top_k
+from sgfd.recommenders.evaluation import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
+from sgfd.recommenders.ranking import rank_by_vectors
 from sgfd.recommenders.run_folder import Run, write_lists
 
 
@@ -29,7 +30,7 @@ def recommend(
     """
     k = _length(run, k)
     user = np.array([run.user_index(user_id)])
-    seen = run.split.seen_before("test").take(user)
+    seen = run.split.train.take(user).merge(run.split.valid.take(user))
     return _rows(run, *run.rank(user, k, seen, labelled(run, label)))
 
 
@@ -53,13 +54,8 @@ def similar(run: Run, item_id: str, k: int = 10, label: str | None = None) -> li
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
     itself = ItemSets(np.array([0, 1]), item, len(vectors))
-    candidates = labelled(run, label)
-    if candidates is None:
-        candidates = np.arange(len(vectors))
-    lists, scores = top_k(
-        vectors[item], vectors[candidates], k, itself.restrict(candidates), run.similarity
-    )
-    return _rows(run, np.where(lists >= 0, np.append(candidates, -1)[lists], -1), scores)
+    rank = rank_by_vectors(vectors, vectors, run.similarity)
+    return _rows(run, *rank(item, k, itself, labelled(run, label)))
 
 
 def write_recommendations(

@@ -146,7 +146,7 @@ def _write(
         folder,
         record,
         vectors_of(model),
-        model.state_dict(),
+        model,
         state.history,
         prepared.sets,
         prepared.features,
@@ -161,7 +161,7 @@ def _write(
         "best_epoch": state.best_epoch,
         "seconds": {"train": state.seconds, "evaluate": time.perf_counter() - start},
         "peak_memory_bytes": peak_memory_bytes(prepared.device),
-        "threads": torch.get_num_threads(),
+        "threads": state.threads or [torch.get_num_threads()],
         "versions": _versions(),
     }
 

@@ -17,7 +17,8 @@ Unlike a feature set, a run holds user ids and interactions: it is not for shari
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -199,7 +200,7 @@ def write_run(
     folder: Path,
     record: dict[str, Any],
     embeddings: tuple[Scores, Scores],
-    weights: dict[str, Tensor],
+    model: Backbone,
     history: list[dict[str, Any]],
     split: SplitSets,
     features: dict[str, ModalityFeatures],
@@ -210,11 +211,14 @@ def write_run(
 
     Args:
         record: what `run.json` says beside the metrics.
+        model: as it was trained.
     """
     users, items = embeddings
     np.save(folder / "user_embeddings.npy", users)
     np.save(folder / "item_embeddings.npy", items)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
     # Not `save_file`, which lets nobody but the owner read the file.
     (folder / "model.safetensors").write_bytes(save(tensors))
     pd.DataFrame(history).to_parquet(folder / "history.parquet", index=False)
@@ -226,6 +230,8 @@ def write_run(
 
     # Judged as any later reader will: from the files alone, but for the generic features.
     draft = _open(folder, record)
+    if not model.trained and record["device"] == "cpu":
+        draft.__dict__["model"] = model.eval()  # the same again, which may have taken minutes
     rank, most = draft.rank, max(CUTOFFS)
     if find_backbone(record["backbone"]).rescores():  # whose scores cost more than his lists
         rank = remembered(rank, split.train, most, int(split.valid.sizes.max(initial=0)))
@@ -247,16 +253,33 @@ def load_run(folder: str | Path) -> Run:
     Raises:
         JobError: it is missing, half a run, of an unknown format, or its files disagree.
     """
-    folder = Path(folder)
+    with _refusing_what_is_broken(Path(folder)):
+        return _open(Path(folder), _record(Path(folder)))
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What `run.json` of a run folder says, without its other files.
+
+    Raises:
+        JobError: it is missing, can't be read or is of an unknown format.
+    """
+    with _refusing_what_is_broken(Path(folder)):
+        return _record(Path(folder))
+
+
+def _record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if record["format"] not in (RUN_FORMAT, NARROWED_FORMAT):
+        raise JobError(path, f"run format {record['format']!r} is unknown", "use a newer pipeline")
+    _ = record["backbone"], record["settings"]  # read later, where no one would say what lacks
+    return record
+
+
+@contextmanager
+def _refusing_what_is_broken(folder: Path) -> Iterator[None]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] not in (RUN_FORMAT, NARROWED_FORMAT):
-            raise JobError(
-                path, f"run format {record['format']!r} is unknown", "use a newer pipeline"
-            )
-        _ = record["backbone"], record["settings"]  # read later, where no one would say what lacks
-        return _open(folder, record)
+        yield
     except FileNotFoundError as error:
         missing = Path(error.filename or str(error)).name  # pyarrow names the file in its text
         raise JobError(folder, f"is not a run: {missing} is missing", "train it again") from None

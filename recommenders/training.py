@@ -48,6 +48,7 @@ class TrainingState:
         seconds: time spent on training and on the scores that stop it.
         history: one row an epoch.
         diverged: what is not finite, where something is: training then never goes on.
+        threads: numbers of threads that it was trained by, one after the other.
     """
 
     epoch: int = 0
@@ -58,6 +59,7 @@ class TrainingState:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     diverged: str = ""
+    threads: list[int] = field(default_factory=list)
 
 
 def fit(
@@ -91,6 +93,9 @@ def fit(
         if state.diverged:
             raise _divergence(state, settings, work)
         logger.info("training goes on from epoch %d, batch %d", state.epoch + 1, state.step)
+
+    if (threads := torch.get_num_threads()) not in state.threads:
+        state.threads.append(threads)
 
     def checkpoint() -> None:
         state.seconds = spent + time.perf_counter() - start
@@ -143,6 +148,9 @@ def fit(
                 state.best, state.best_epoch, best = reached, state.epoch, _copy(backbone)
             state.history.append({"epoch": state.epoch, "recall@20": reached, **losses})
             advance(1, best=f"{state.best:.4f}", epoch=state.best_epoch)
+            if interrupt.requested:  # while it scored: before a search could end the training
+                checkpoint()
+                raise KeyboardInterrupt
             if watch is not None:
                 watch(state)
     state.seconds = spent + time.perf_counter() - start
@@ -159,7 +167,8 @@ def take_step(backbone: Backbone, batch: Batch, optimizer: Adam) -> dict[str, fl
     optimizer.step()
     with torch.no_grad():
         backbone.after_step()
-    return {name: value.item() for name, value in parts.items()}
+    # Read together: a GPU is waited for once.
+    return dict(zip(parts, torch.stack([p.detach() for p in parts.values()]).tolist(), strict=True))
 
 
 def _copy(backbone: Backbone) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Rows of length 1."""
+"""Rows of length 1, or of at most 1."""
 
 from typing import Any
 
@@ -16,6 +16,13 @@ def unit_rows(x: Tensor) -> Tensor:
     """
     rows: Tensor = _UnitRows.apply(x)  # type: ignore[no-untyped-call]
     return rows
+
+
+@torch.no_grad()
+def into_unit_ball(*tables: Tensor) -> None:
+    """Divide the rows of each (n, d) that are longer than 1 by their length, in place."""
+    for table in tables:
+        table /= torch.linalg.vector_norm(table, dim=1, keepdim=True).clamp(min=1)
 
 
 class _UnitRows(torch.autograd.Function):

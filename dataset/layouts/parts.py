@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sgfd.dataset.catalog import Feature, ItemCatalog
+from sgfd.dataset.distinct import are_among, distinct
 from sgfd.dataset.errors import DatasetError
 from sgfd.dataset.interactions import Indices, Interactions, Pairs
 from sgfd.dataset.problems import Problems, places
@@ -226,7 +227,7 @@ def make_interactions(
                 f"{part.named(~first)}: {(~first).sum()} pairs stand twice in {name}",
                 "remove the repetitions (they are left out)",
             )
-        before = np.isin(keys, known)
+        before = are_among(keys, known)
         if (before & first).any():
             problems.warning(
                 part.file,
@@ -383,7 +384,7 @@ def _warn_of_unknown_users(
     test = parts["test"]
     unknown = ~trained[test.pairs.user]
     if unknown.any():
-        count = len(np.unique(test.pairs.user[unknown]))
+        count = len(distinct(test.pairs.user[unknown]))
         problems.warning(
             test.file,
             f"{test.named(unknown)}: {count} users of test have no training item",

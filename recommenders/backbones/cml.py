@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import covariance_penalty, warp_hinge
+from sgfd.recommenders.unit import into_unit_ball
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, Share
 
 
@@ -93,8 +94,7 @@ class CML(Backbone):
 
     def after_step(self) -> None:
         """Back into the unit ball (eq. 5)."""
-        for table in (self.users.weight, self.items.weight):
-            table /= torch.linalg.vector_norm(table, dim=1, keepdim=True).clamp(min=1)
+        into_unit_ball(self.users.weight, self.items.weight)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """The points of users (U, d) and items (I, d)."""

@@ -15,6 +15,7 @@ from torch.nn import functional
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import covariance_penalty, warp_hinge
+from sgfd.recommenders.unit import into_unit_ball
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, Share
 
 HIDDEN = (256, 128, 128)  # widths of the projection's hidden layers
@@ -134,8 +135,7 @@ class MAML(Backbone):
 
     def after_step(self) -> None:
         """Back into the unit ball."""
-        for table in (self.users.weight, self.items.weight):
-            table /= torch.linalg.vector_norm(table, dim=1, keepdim=True).clamp(min=1)
+        into_unit_ball(self.users.weight, self.items.weight)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """The points of users (U, d) and items (I, d)."""

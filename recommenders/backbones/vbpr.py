@@ -31,7 +31,8 @@ class VBPRSettings(BackboneSettings):
     content_dim: Count = 64
     """Width of the factors theta that meet the features."""
     regularization: Annotated[NotNegative, Range(1e-4, 1.0, log=True)] = 6e-2
-    """Weight of the squared factors and biases of the batch (lambda of eq. 7)."""
+    """Twice the weight of the squared factors and biases of the batch (lambda of eq. 7): in BPR the
+    same number is the weight itself."""
 
 
 class VBPR(Backbone):

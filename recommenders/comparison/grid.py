@@ -52,7 +52,7 @@ from sgfd.recommenders.comparison.tuned import (
 from sgfd.recommenders.inputs import make_inputs
 from sgfd.recommenders.protocols import SplitSets, split_interactions, users_to_judge
 from sgfd.recommenders.provenance import what_features_saw
-from sgfd.recommenders.run_folder import load_run
+from sgfd.recommenders.run_folder import read_record
 
 logger = logging.getLogger("sgfd")
 
@@ -453,7 +453,7 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
         return None
     again = "delete that run; the same command trains it again"
     try:
-        record = load_run(place).record
+        record = read_record(place)
     except JobError as error:
         raise JobError(place, error.what, again) from None
     features, used = grid.features[cell.features], record["features"]
@@ -473,7 +473,8 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
         refit.get("metrics", {}),
         record.get("tuning"),
         refit_seconds=refit.get("seconds", {}).get("train", 0.0),
-        threads=record.get("threads", 0),
+        threads=tuple(record.get("threads", ())),
+        device=record["device"],
     )
 
 

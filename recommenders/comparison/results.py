@@ -37,8 +37,9 @@ class CellResult:
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
         refit: metrics by part of the model trained on train and valid; empty without one.
-        refit_seconds: that its training took. threads: that it was trained by, which the last
-            digits of a result depend on; 0 where its record does not say.
+        refit_seconds: that its training took. threads: how many it was trained by, one after the
+            other, which the last digits of a result depend on; none where its record does not say.
+        device: `cpu` or `cuda`, likewise.
         tuning: how its settings were searched; None where they were not.
         error: one line, where the cell failed; everything else is empty then.
     """
@@ -53,7 +54,8 @@ class CellResult:
     tuning: dict[str, Any] | None = None
     error: str | None = None
     refit_seconds: float = 0.0
-    threads: int = 0
+    threads: tuple[int, ...] = ()
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

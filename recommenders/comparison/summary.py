@@ -122,12 +122,14 @@ def rows_of(
 
 
 def how_made(comparison: Comparison) -> str:
-    """How many trainings there are, by how many threads each, and on what machine."""
+    """How many trainings there are, by how many threads each, on what device and machine."""
     done = [result for result in comparison.results if result.error is None]
-    counts = sorted({result.threads for result in done} - {0})
+    counts = sorted({count for result in done for count in result.threads})
     by = f" of {' or '.join(map(str, counts))} thread{'s' * (counts != [1])} each" if counts else ""
+    devices = sorted({result.device for result in done})
+    on = "" if devices == ["cpu"] else f" on {' or '.join(devices)}"
     failed = len(comparison.results) - len(done)
-    return f"{len(done)} trainings{by}, {failed} failed; {comparison.machine}."
+    return f"{len(done)} trainings{by}{on}, {failed} failed; {comparison.machine}."
 
 
 def measured(comparison: Comparison, metrics: Sequence[str], part: str = "test") -> list[str]:

@@ -92,8 +92,8 @@ def pooled_recall(recalls: Values, relevant: Values) -> float:
 
 def catalogue_coverage(lists: Indices, n_items: int) -> float:
     """Share of the catalogue that stands in at least one of the lists (U, K)."""
-    shown = np.unique(lists[lists >= 0])
-    return len(shown) / n_items
+    shown = np.bincount(lists[lists >= 0], minlength=n_items)
+    return float(np.count_nonzero(shown) / n_items)
 
 
 def average(

@@ -56,7 +56,7 @@ def test_its_runs_are_runs_like_any_other(pipeline, tmp_path):
     assert pipeline("compare", *what, "--set", "bpr.epochs=2", "--threads", "1").code == 0
     run = tmp_path / "comparisons" / "sample" / "runs" / "honest-bpr-none-seed0"
     record = json.loads((run / "run.json").read_text())
-    assert (record["settings"]["epochs"], record["threads"]) == (2, 1)
+    assert (record["settings"]["epochs"], record["threads"]) == (2, [1])
     assert "1 trainings of 1 thread each, " in (run.parents[1] / "report.md").read_text()
     assert pipeline("evaluate", str(run)).code == 0
 

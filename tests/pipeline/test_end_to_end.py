@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sgfd.commands.inputs import read_ids
-from sgfd.commands.output import print_figures
+from sgfd.commands.output import print_figures, print_metrics
 
 RUN_FILES = {
     "run.json",
@@ -238,6 +238,12 @@ def test_help_answers_at_once_and_lists_the_settings(pipeline):
 def test_figures_that_could_not_be_measured_are_left_out(capsys):
     print_figures({"alignment": {"generic": None, "made": None}, "a": None, "b": 1.0})
     assert capsys.readouterr().out.split() == ["b", "1.0000"]
+
+
+def test_a_cutoff_at_which_nothing_was_measured_is_a_dash(capsys):
+    print_metrics({"test": {"recall@10": 0.5, "recall@20": 0.6, "diversity_audio@20": 0.1}})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [["recall", "0.5000", "0.6000"], ["diversity_audio", "-", "0.1000"]]
 
 
 def test_the_command_line_starts_without_heavy_imports(command):

@@ -1,5 +1,9 @@
 """The loop: what stops it, what it keeps, what it does when the loss breaks."""
 
+import os
+import signal
+from unittest.mock import Mock
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +13,10 @@ from sgfd import featureset
 from sgfd.dataset import load_dataset
 from sgfd.distill import distill
 from sgfd.jobs import Checkpoint, JobError
-from sgfd.recommenders import find_backbone, train, training
+from sgfd.recommenders import find_backbone, learning, train, training
 from sgfd.recommenders.backbones.bm3 import BM3Settings
 from sgfd.recommenders.backbones.bpr import BPRSettings
+from sgfd.recommenders.learning import chosen_by
 from sgfd.recommenders.sampling import EpochBatches
 from sgfd.recommenders.training import DivergenceError
 
@@ -29,6 +34,40 @@ def test_it_stops_after_patience_and_keeps_the_best_epoch(tmp_path):
     assert run.record["best_epoch"] == best
     assert run.record["epochs"] == len(history) == best + 3 < 200
     assert run.metrics["valid"]["recall@20"] == pytest.approx(history["recall@20"].max(), abs=1e-12)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_the_last_epoch_is_scored_is_not_lost(tmp_path, monkeypatch, number):
+    settings = {"epochs": 2, "embedding_dim": 8}
+    expected = bpr(tmp_path, name="whole", **settings)
+    asked = []
+
+    def interrupted(model, split):
+        asked.append(1)
+        if len(asked) == 2:
+            os.kill(os.getpid(), number)
+        return chosen_by(model, split)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "chosen_by", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bpr(tmp_path, **settings)
+    assert len(asked) == 2
+    run = bpr(tmp_path, **settings)  # all that is left is to judge it
+    assert run.metrics == expected.metrics
+
+
+def test_the_numbers_of_threads_before_and_after_a_resume_are_recorded(tmp_path, monkeypatch):
+    def train_by(threads):
+        settings = BPRSettings(epochs=2, checkpoint_seconds=0)
+        options = {"settings": settings, "runs_root": tmp_path, "name": "run"}
+        return train(SAMPLE, "bpr", threads=threads, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "chosen_by", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_by(1)
+    assert train_by(2).record["threads"] == [1, 2]
 
 
 def test_the_loss_falls_on_planted_structure(tmp_path):

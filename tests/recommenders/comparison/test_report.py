@@ -60,7 +60,7 @@ def test_trainings_of_other_numbers_of_threads_are_told_of(written, tmp_path):
     assert " trainings, " in (folder / "report.md").read_text()  # older runs don't say
     for counts, words in (((1,), "of 1 thread each"), ((1, 2), "of 1 or 2 threads each")):
         results = [
-            r if r.error else replace(r, threads=counts[i % len(counts)])
+            r if r.error else replace(r, threads=(counts[i % len(counts)],))
             for i, r in enumerate(comparison.results)
         ]
         write_report(replace(comparison, results=tuple(results)), [], tmp_path)

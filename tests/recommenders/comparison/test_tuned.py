@@ -108,5 +108,5 @@ def test_a_failed_search_is_told_of_in_the_place_of_its_cells(tmp_path):
 
 def test_another_budget_is_refused_not_mixed(tuned):
     _, folder = tuned
-    with pytest.raises(JobError, match=r"other inputs \(options"):
+    with pytest.raises(JobError, match=r"other inputs \(tune 3, now 4, "):
         run_grid(grid_of(tune=TRIALS + 1, refit=True), folder, jobs=1)
