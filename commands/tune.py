@@ -163,9 +163,10 @@ def _tune_method(
         if replace(settings, **found.chosen) == settings:
             values = f"none better than the start, {values}"
         click.echo(f"tuned         {counted(found.trials, 'trial')}: {values}")
-        click.echo(
-            f"held-out      Recall@20 {found.recall:.4f}, of the start {found.start_recall:.4f}"
+        recall, of_start = (
+            "none" if x is None else f"{x:.4f}" for x in (found.recall, found.start_recall)
         )
+        click.echo(f"held-out      Recall@20 {recall}, of the start {of_start}")
         click.echo(f"feature set   {found.result.artifact}")
 
     present(found.to_json(), as_json, human)

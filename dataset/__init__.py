@@ -1,4 +1,4 @@
-"""Data sets: item catalogues and interactions, in any of three layouts or made up.
+"""Data sets: item catalogues and interactions, in any of four layouts or made up.
 
 from sgfd.dataset import load_dataset
 

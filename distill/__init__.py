@@ -10,8 +10,10 @@ distill.distill(office, Path("artifacts/office-pca"), method="pca")
 features = featureset.load("artifacts/office")
 distill.embed(features, dataset.load_dataset("new_items"), Path("artifacts/office-2"), append=True)
 distill.export_onnx(features, Path("office-onnx"))
+distill.tune(office, Path("tunings/office"), method="interaction-metric", trials=20)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import sgfd.openmp  # noqa: F401 (before torch)
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from sgfd.distill.errors import DistillError
     from sgfd.distill.onnx_export import export_onnx
     from sgfd.distill.stage import DistillResult, distill
+    from sgfd.distill.tuning import TunedFeatures, tune
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -56,28 +59,26 @@ __all__ = [
     "SGFDPlusSettings",
     "SGFDSettings",
     "StandardSettings",
+    "TunedFeatures",
     "distill",
     "embed",
     "export_onnx",
+    "tune",
 ]
+_NEED_TORCH = {
+    "DistillError": "errors",
+    "DistillResult": "stage",
+    "EmbedResult": "embedding",
+    "TunedFeatures": "tuning",
+    "distill": "stage",
+    "embed": "embedding",
+    "export_onnx": "onnx_export",
+    "tune": "tuning",
+}
 
 
 def __getattr__(name: str) -> object:
     """What needs torch, on first use, so that the settings are there without it."""
-    if name == "DistillError":
-        from sgfd.distill import errors
-
-        return errors.DistillError
-    if name in ("distill", "DistillResult"):
-        from sgfd.distill import stage
-
-        return getattr(stage, name)
-    if name in ("embed", "EmbedResult"):
-        from sgfd.distill import embedding
-
-        return getattr(embedding, name)
-    if name == "export_onnx":
-        from sgfd.distill import onnx_export
-
-        return onnx_export.export_onnx
+    if name in _NEED_TORCH:
+        return getattr(import_module(f"sgfd.distill.{_NEED_TORCH[name]}"), name)
     raise AttributeError(f"module 'sgfd.distill' has no attribute {name!r}")

@@ -42,10 +42,11 @@ def clcrec(task: Task, settings: CLCRecSettings) -> Made:
     left, judge = pairs.without(held_out), HeldOutItems.of(pairs, held_out)
     if judge is not None and len(left):
         model, epochs = _trained(rows, left, task, settings, task.work, judge)
-        figures["held_out_recall@20"] = {
-            "generic": judge.recall(rows.read_all),
-            "encoder": judge.recall(lambda items: rows.read_all(items, model.encoder)),
-        }
+        if task.measured:
+            figures["held_out_recall@20"] = {
+                "generic": judge.recall(rows.read_all),
+                "encoder": judge.recall(lambda items: rows.read_all(items, model.encoder)),
+            }
         figures["trained_epochs"] = epochs
         settings = replace(settings, epochs=max(epochs, 1))
     work = task.work.stage("all-items")

@@ -40,7 +40,7 @@ class FusedRows:
     ) -> None:
         self.features, self.device, self.normalised = features, device, normalised
         self._columns = [
-            (torch.from_numpy(s.mean), torch.from_numpy(s.scale))
+            (torch.from_numpy(s.mean).to(device), torch.from_numpy(s.scale).to(device))
             for s in (standardisation[name] for name in features)
         ]
         self.widths = [feature.dimension for feature in features.values()]
@@ -77,15 +77,13 @@ class FusedRows:
     def join(self, blocks: list[NDArray[np.float32]]) -> Tensor:
         """Generic rows (k, D_m) of every modality as u, (k, D)."""
         parts = [
-            torch.nan_to_num((torch.from_numpy(block) - mean) / scale, nan=0.0)
+            torch.nan_to_num((torch.from_numpy(block).to(self.device) - mean) / scale, nan=0.0)
             for block, (mean, scale) in zip(blocks, self._columns, strict=True)
         ]
         if self.normalised:
             parts = [functional.normalize(part, dim=1) for part in parts]
-            rows = functional.normalize(torch.cat(parts, dim=1), dim=1)
-        else:
-            rows = torch.cat(parts, dim=1) / torch.from_numpy(self.part_scales())
-        return rows.to(self.device)
+            return functional.normalize(torch.cat(parts, dim=1), dim=1)
+        return torch.cat(parts, dim=1) / torch.from_numpy(self.part_scales()).to(self.device)
 
     def part_scales(self) -> NDArray[np.float32]:
         """What the columns are divided by in place of a norm, float32 (D,): sqrt(M D_m)."""

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from sgfd.distill.fused import FusedRows, linear_map
 from sgfd.distill.pairs import TrainingPairs, narrowed
-from sgfd.distill.streaming import BLOCK_VALUES
 
 CUTOFF = 20
 MOST_USERS = 2000
+MOST_CANDIDATES = 4096  # whose vectors, generic ones too, are held at a time
 
 Indices = NDArray[np.int64]
 Vectors = Callable[[Indices], Tensor]  # items (k,) to rows (k, d)
@@ -62,15 +62,16 @@ class HeldOutItems:
         A user is the mean of his known items' vectors at unit norm; nearness is the cosine.
         """
         known = functional.normalize(vectors(self.known_items), dim=1).cpu().numpy()
-        candidates = functional.normalize(vectors(self.items), dim=1).cpu()
-        step = max(1, BLOCK_VALUES // len(candidates))
-        recalls = []
-        for start in range(0, self.wanted.shape[0], step):
-            wanted = torch.from_numpy(self.wanted[start : start + step].toarray())
-            scores = torch.from_numpy(self.known[start : start + step] @ known) @ candidates.T
-            best = scores.topk(min(CUTOFF, wanted.shape[1]), dim=1).indices
-            recalls.append(wanted.gather(1, best).sum(dim=1) / wanted.sum(dim=1))
-        return float(torch.cat(recalls).mean())
+        profiles = torch.from_numpy(self.known @ known)
+        best = hits = torch.empty(len(profiles), 0)
+        for start in range(0, len(self.items), MOST_CANDIDATES):
+            block = slice(start, start + MOST_CANDIDATES)
+            candidates = functional.normalize(vectors(self.items[block]), dim=1).cpu()
+            best = torch.cat([best, profiles @ candidates.T], dim=1)
+            hits = torch.cat([hits, torch.from_numpy(self.wanted[:, block].toarray())], dim=1)
+            best, places = best.topk(min(CUTOFF, best.shape[1]), dim=1)
+            hits = hits.gather(1, places)
+        return float((hits.sum(dim=1) / torch.from_numpy(self.wanted.sum(axis=1))).mean())
 
 
 def held_out_figures(

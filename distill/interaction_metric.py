@@ -125,31 +125,31 @@ def content_weight(rows: FusedRows, items: NDArray[np.int64], dimension: int) ->
 
 def _gram(rows: FusedRows, items: NDArray[np.int64]) -> Matrix:
     """U'U over some items, in blocks."""
-    gram = np.zeros((rows.width, rows.width))
+    gram = torch.zeros(rows.width, rows.width, dtype=torch.float64, device=rows.device)
     with progress(len(items), "content of the items") as advance:
         for start in range(0, len(items), rows.block_rows):
             block = rows.read(items[start : start + rows.block_rows])
-            gram += (block.T @ block).cpu().numpy()
+            gram += block.T @ block
             advance(len(block))
-    return gram
+    return gram.cpu().numpy()
 
 
 def _user_sums_gram(rows: FusedRows, pairs: TrainingPairs) -> Matrix:
     """sum_u w_u s_u s_u', in blocks of users."""
     user_weight = 1 / np.maximum(pairs.user_degrees, 1)
     norms = np.sqrt(pairs.matrix.T @ user_weight)
-    total = np.zeros((rows.width, rows.width))
+    total = torch.zeros(rows.width, rows.width, dtype=torch.float64, device=rows.device)
     start = 0
     with progress(len(pairs), "content of the users") as advance:
         for items, block in pairs.blocks(rows.block_rows):
             stop = start + block.shape[0]
             scaled = diags_array(np.sqrt(user_weight[start:stop])) @ block
             scaled = csr_array(scaled @ diags_array(1 / norms[items]), dtype=np.float32)
-            sums = torch.from_numpy(scaled @ rows.read(items).cpu().numpy())
-            total += (sums.T @ sums).numpy()
+            sums = torch.from_numpy(scaled @ rows.read(items).cpu().numpy()).to(rows.device)
+            total += sums.T @ sums
             start = stop
             advance(block.nnz)
-    return total
+    return total.cpu().numpy()
 
 
 def _largest_directions(matrix: Matrix, dimension: int) -> Tensor:

@@ -48,6 +48,8 @@ def rq_vae(task: Task, settings: RQVAESettings) -> Made:
     if settings.feature == "code":
         rebuild, width = model.quantised, settings.latent_width
     made = made_by_network(task.catalog.features, rows, rebuild, width)
+    if not task.measured:
+        return made
     everything = distinct(np.concatenate([train, held_out]))
     figures = {
         "reconstruction_error": error() if len(held_out) else None,
@@ -96,7 +98,8 @@ class RQVAE(Trainable):
         z = self.encoder(batch)
         residual, total, quantising = z, torch.zeros_like(z), z.new_zeros(())
         for codebook in self.codebooks:
-            chosen = codebook[_nearest(residual, codebook)]
+            # Not codebook[...], whose gradient several threads add in any order.
+            chosen = codebook.index_select(0, _nearest(residual, codebook))
             to_code = (residual.detach() - chosen).square().sum(dim=1).mean()
             to_residual = (residual - chosen.detach()).square().sum(dim=1).mean()
             quantising = quantising + to_code + self.settings.commitment * to_residual

@@ -182,9 +182,10 @@ class Profiles:
         in_history = place < count[user] // 2
 
         def ones(of: NDArray[np.bool_]) -> Tensor:
-            dense = torch.zeros(len(batch), len(items))
-            dense[torch.from_numpy(user[of]), torch.from_numpy(column[of])] = 1
-            return dense.to(self.device)
+            dense = torch.zeros(len(batch), len(items), device=self.device)
+            cells = (torch.from_numpy(index[of]).to(self.device) for index in (user, column))
+            dense[tuple(cells)] = 1
+            return dense
 
         labels = self.labels[torch.from_numpy(items)].to(self.device)
         return ProfileBatch(self._rows_of(items), labels, ones(in_history), ones(~in_history))

@@ -70,7 +70,7 @@ logger = logging.getLogger("sgfd")
 EXPORT_ROWS = 8192
 MOST_IN_LABELS = MANIFEST_BYTES // 2  # bytes; the manifest holds more than the labels' names
 BESIDE_LABEL = 10  # bytes of a line of the manifest around a label's name
-EXPORT_VALUES = 2**23  # of one modality in a block, at most: 32 MiB
+EXPORT_VALUES = 2**23  # of one modality in a block, generic or made, at most: 32 MiB
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,12 @@ def distill(
     pairs, use = None, None
     if known_method.uses_interactions and dataset.interactions is not None:
         pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)
+        if known_method.needs_interactions and not len(pairs):
+            raise DistillError(
+                f"data set {dataset.name}",
+                f"has no training interactions under split {split}",
+                "choose another --split, or a --method that needs none",
+            )
     torch_device = use_device(device)
     use_threads(threads)
     keep_freed_memory()
@@ -179,6 +185,7 @@ def distill(
         "settings": asdict(settings),
         "seed": seed,
         "device": torch_device.type,
+        "producer": version("sgfd"),
     }
     with WorkFolder(target, identity, overwrite, marker=MANIFEST) as work:
         seed_everything(seed)
@@ -223,7 +230,8 @@ def export(
         The manifest, with the compressed modalities and what they lose, and the files.
     """
     dimensions = {name: modality.dimension for name, modality in made.modalities.items()}
-    rows = max(1, min(EXPORT_ROWS, EXPORT_VALUES // max(dimensions.values())))
+    widths = [source.dimension for each in made.modalities.values() for source in each.sources]
+    rows = max(1, min(EXPORT_ROWS, EXPORT_VALUES // max(*widths, *dimensions.values())))
     compressed = _fitted(made, manifest, compress)
     described = {modality.name: modality for modality in manifest.modalities}
     manifest = manifest.model_copy(

@@ -25,7 +25,14 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sgfd.dataset import Dataset, ItemCatalog, Protocol, Split, divide
+from sgfd.dataset import (
+    Dataset,
+    ItemCatalog,
+    Protocol,
+    Split,
+    divide,
+    pairs_fingerprint,
+)
 from sgfd.distill.errors import DistillError
 from sgfd.distill.held_out import HeldOutItems, hold_items_out
 from sgfd.distill.maker import Made, Task
@@ -35,12 +42,14 @@ from sgfd.distill.stage import DistillResult, distill, method_and_settings, usab
 from sgfd.featureset import FeatureSetError, load
 from sgfd.featureset.formats import refuse_guided_export
 from sgfd.jobs import (
+    MOST_SEED,
     WorkFolder,
     keep_freed_memory,
     locked,
     seed_everything,
     use_device,
     use_threads,
+    whole_number,
 )
 from sgfd.jobs.search import (
     Trial,
@@ -101,6 +110,8 @@ def tune(
         JobError: there is nothing to search, or `folder` holds another search.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
+    seed = whole_number("seed", seed, most=MOST_SEED)
+    split_seed = whole_number("split_seed", split_seed)
     method, known, start = method_and_settings(method, settings)
     if dataset.path is not None:
         refuse_guided_export(dataset.path)
@@ -134,7 +145,9 @@ def tune(
         "labels": catalog.labels_fingerprint(),
         "interactions": dataset.interactions.fingerprint(),
         "division": [protocol, split, split_seed],
+        "parts": [pairs_fingerprint(parts.train), pairs_fingerprint(parts.valid)],
         "seed": seed,
+        "device": torch_device.type,
     }
     with locked(folder, "tunes"):
         remember(identity, folder)

@@ -63,7 +63,7 @@ def pack(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
         for name, value in moments.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
+    if _on_gpu():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     return tensors
 
@@ -77,7 +77,7 @@ def unpack(tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -
         state["state"].setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(state)
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
+    if "random.cuda" in tensors and _on_gpu():
         torch.cuda.set_rng_state(tensors["random.cuda"])
 
 
@@ -88,3 +88,8 @@ def subset(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
+
+
+def _on_gpu() -> bool:
+    """Whether this process computes there; to ask for a generator's state would begin it."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

@@ -106,7 +106,6 @@ class WorkFolder:
         self.marker = marker
         self.folder = target.parent / f".{target.name}.partial"
         self.result = self.folder / "result"
-        self.resumed = False
         self._identity = json.dumps(identity, sort_keys=True)
         self._checkpoint = Checkpoint(self.folder / "checkpoint.safetensors")
         self._lock: int | None = None
@@ -189,7 +188,6 @@ class WorkFolder:
         record = self.folder / "identity.json"
         left = record.read_text(encoding="utf-8") if record.exists() else None
         if left == self._identity and self._checkpoints():
-            self.resumed = True
             logger.info("resuming unfinished work on %s from its last checkpoint", self.target)
         else:
             if left is not None:

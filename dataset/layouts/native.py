@@ -16,6 +16,7 @@ from sgfd.dataset.interactions import Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
     add_feature,
+    earliest_of_each,
     make_catalog,
     make_interactions,
     number_labels,
@@ -126,11 +127,13 @@ def _read_interactions(path: Path, items: Vocabulary | None, problems: Problems)
             name: whole.take((split == name) & ~unknown) for name in PARTS if (split == name).any()
         }
     else:
-        parts = _made_split(whole.take(~unknown), len(users), problems)
+        parts = _made_split(whole.take(~unknown), len(users), len(items), problems)
     return make_interactions(parts, users, items, problems)
 
 
-def _made_split(whole: FilePart, n_users: int, problems: Problems) -> dict[str, FilePart]:
+def _made_split(
+    whole: FilePart, n_users: int, n_items: int, problems: Problems
+) -> dict[str, FilePart]:
     when = "at random (seed 0)" if whole.pairs.timestamp is None else "by time"
     problems.warning(
         whole.file,
@@ -138,6 +141,14 @@ def _made_split(whole: FilePart, n_users: int, problems: Problems) -> dict[str, 
         f"add it (train, valid, test); the last 20 % of each user, {when}, are taken as test where "
         "no other split is asked for",
     )
+    again = ~earliest_of_each(whole.pairs, n_items)
+    if again.any():  # a repetition held out would be a pair of train, and be left out
+        problems.warning(
+            whole.file,
+            f"{whole.named(again)}: {again.sum()} pairs stand there before",
+            "remove the repetitions (the earliest counts)",
+        )
+        whole = whole.take(~again)
     pairs = whole.pairs
     numbered = Pairs(pairs.user, np.arange(len(pairs)), pairs.timestamp)
     _, test = hold_out_last(numbered, n_users)
@@ -277,7 +288,9 @@ def _column_feature(path: Path, name: str, kind: pa.DataType, n_items: int) -> F
 
     def blocks() -> Iterator[NDArray[np.float32]]:
         try:
-            for batch in pq.ParquetFile(path).iter_batches(columns=[name], batch_size=8192):
+            # Not a whole row group at a time, which may be all rows.
+            file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
+            for batch in file.iter_batches(columns=[name], batch_size=1024):
                 yield _vectors(batch.column(0), kind.list_size)
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())

@@ -244,6 +244,16 @@ def make_interactions(
     )
 
 
+def earliest_of_each(pairs: Pairs, n_items: int) -> NDArray[np.bool_]:
+    """The first row of each pair, by time and then by place, bool (n,)."""
+    keys = pairs.user * n_items + pairs.item
+    when = np.zeros(len(keys)) if pairs.timestamp is None else pairs.timestamp
+    order = np.lexsort((when, keys))
+    first = np.zeros(len(keys), dtype=bool)
+    first[order[np.diff(keys[order], prepend=-1) != 0]] = True
+    return first
+
+
 def _at_their_earliest(parts: dict[str, FilePart], n_items: int) -> dict[str, FilePart]:
     """Every pair with the earliest of its timestamps, where there are any."""
     every = join(*(part.pairs for part in parts.values()))

@@ -212,3 +212,18 @@ def test_without_split_the_last_of_each_user_are_the_test(native_folder):
     assert dataset.interactions.test.item.tolist() == [0]
     assert dataset.interactions.users.ids[dataset.interactions.test.user].tolist() == ["u"]
     assert [problem.what for problem in dataset.warnings] == ["has no column split"]
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_without_split_a_repeated_pair_is_one_and_held_out_at_its_first_time(native_folder, timed):
+    events = {"user_id": ["u"] * 6, "item_id": ["a", "b", "c", "a", "d", "d"]}
+    if timed:
+        events["timestamp"] = pa.array([1, 2, 3, 5, 4, 6], pa.int64())
+    pq.write_table(pa.table(events), native_folder / "interactions.parquet")
+    dataset = load_dataset(native_folder)
+    parts = dataset.interactions
+    assert sorted([*parts.train.item, *parts.test.item]) == [0, 1, 2, 3]
+    assert len(parts.test) == 1
+    if timed:
+        assert (parts.test.item.tolist(), parts.test.timestamp.tolist()) == ([3], [4])
+    assert "rows 3, 5: 2 pairs stand there before" in " ".join(p.what for p in dataset.warnings)

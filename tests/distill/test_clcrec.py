@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sgfd.dataset import load_dataset
-from sgfd.distill import CLCRecSettings, distill
+from sgfd.distill import CLCRecSettings, DistillError, distill
 from sgfd.distill.clcrec import CLCRec, InteractionBatch, InteractionReader
 from sgfd.featureset import load, verify
 
@@ -67,6 +67,21 @@ def test_the_set_is_whole_and_says_what_it_saw(made_set):
     assert manifest.interactions.split == "given" and manifest.student is None
     assert set(made_set.quality["held_out_recall@20"]) == {"generic", "encoder"}
     assert 1 <= made_set.quality["trained_epochs"] <= QUICK.epochs
+
+
+def test_a_training_part_of_nothing_is_refused(tmp_path):
+    sample = load_dataset("sample")
+    timed = {
+        part: replace(pairs, timestamp=np.zeros(len(pairs), np.int64))
+        for part, pairs in (
+            ("train", sample.interactions.train),
+            ("test", sample.interactions.test),
+        )
+    }
+    at_once = replace(sample, interactions=replace(sample.interactions, **timed))
+    with pytest.raises(DistillError, match="has no training interactions under split temporal"):
+        distill(at_once, tmp_path / "x", method="clcrec", split="temporal", threads=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_threads_add_in_one_order(tmp_path):

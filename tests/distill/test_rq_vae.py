@@ -44,6 +44,22 @@ def test_loss_is_that_of_the_formula(model, rng):
     np.testing.assert_allclose(model.quantised(rows).detach().numpy(), total, atol=1e-12)
 
 
+def test_threads_add_the_gradient_of_a_code_in_one_order():
+    torch.manual_seed(0)
+    model = RQVAE(32, RQVAESettings(latent_width=128, codes=16))
+    rows, gradients = torch.randn(1024, 32), set()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(20):
+            model.zero_grad()
+            sum(model.loss(rows).values()).backward()
+            gradients.add(model.codebooks.grad.numpy().tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert len(gradients) == 1
+
+
 def test_gradients_reach_the_encoder_through_the_codes(model, rng):
     rows = torch.from_numpy(rng.normal(size=(5, 6)))
     model.loss(rows)["reconstruction"].backward()

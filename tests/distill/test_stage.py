@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from sgfd.dataset import DatasetError, load_dataset
-from sgfd.distill import DistillError, SGFDSettings, distill
+from sgfd.distill import DistillError, PCASettings, SGFDSettings, distill, stage
+from sgfd.distill.maker import MadeModality
 from sgfd.featureset import load, verify
 from sgfd.jobs import JobError
 
@@ -150,6 +151,21 @@ def test_a_protocol_and_a_seed_of_the_parts_that_a_method_does_not_see_are_told_
         with pytest.raises(JobError, match=r"seed .*; give a whole number from 0"):
             distill(load_dataset("sample"), tmp_path / "y", method="random", seed=wrong)
     assert not (tmp_path / "y").exists()
+
+
+def test_no_block_of_the_export_is_wide(made, rng, tmp_path, monkeypatch):
+    read, block = [], MadeModality.block
+
+    def noting(self, start, stop):
+        read.append(stop - start)
+        return block(self, start, stop)
+
+    monkeypatch.setattr(stage, "EXPORT_VALUES", 64)
+    monkeypatch.setattr(MadeModality, "block", noting)
+    wide = rng.normal(size=(12, 16)).astype(np.float32)
+    settings = PCASettings(dimension=2)
+    distill(made(None, image=wide), tmp_path / "x", settings, method="pca", threads=1)
+    assert read == [4, 4, 4]
 
 
 @pytest.mark.parametrize("method", ["sgfd-plus", "rq-vae"])

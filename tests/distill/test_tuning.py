@@ -60,6 +60,24 @@ def test_a_search_that_is_over_leaves_its_feature_set_as_it_is(tuned):
     assert verify(found.result.artifact) == []
 
 
+def test_timestamps_that_make_other_parts_are_another_search(tmp_path):
+    sample = load_dataset("sample")
+
+    def at(times):
+        interactions = sample.interactions
+        parts = {
+            name: replace(part, timestamp=times(np.arange(len(part))))
+            for name, part in (("train", interactions.train), ("test", interactions.test))
+        }
+        return replace(sample, interactions=replace(interactions, **parts))
+
+    options = {"trials": 1, "threads": 1, "split": "temporal", "seed": np.int64(0)}
+    tune(at(lambda place: place), tmp_path / "t", START, **options)
+    changed = at(lambda place: place[::-1])
+    with pytest.raises(JobError, match="parts"):
+        tune(changed, tmp_path / "t", START, **options)
+
+
 def test_an_export_that_interactions_guided_is_refused_before_any_trial(tmp_path):
     dataset = replace(load_dataset("sample"), path=tmp_path)
     (tmp_path / "export.json").write_text('{"feature_set": "x", "guided": true}')

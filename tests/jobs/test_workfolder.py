@@ -69,7 +69,6 @@ def test_the_same_work_goes_on_from_its_checkpoint_and_says_so(tmp_path, caplog)
         work.save({"x": torch.arange(3)}, {"epoch": 4})
         raise KeyboardInterrupt
     with WorkFolder(tmp_path / "out", {"seed": 1}) as work:
-        assert work.resumed
         tensors, state = work.restore()
         assert tensors["x"].tolist() == [0, 1, 2]
         assert state == {"epoch": 4}
@@ -83,7 +82,6 @@ def test_other_work_starts_over_and_says_so(tmp_path, caplog):
         work.save({"x": torch.zeros(1)}, {})
         raise KeyboardInterrupt
     with WorkFolder(tmp_path / "out", {"seed": 2}) as work:
-        assert not work.resumed
         assert work.restore() is None
     assert "had other inputs or settings: starting over" in caplog.text
 
