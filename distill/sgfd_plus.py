@@ -205,7 +205,11 @@ class Profiles:
         self, batch: Indices, random: np.random.Generator
     ) -> tuple[Indices, Indices, Indices, Indices]:
         """The users' items in random order, at most `history` each: place of the user in the
-        batch, item, place among the user's, and by user the number of items."""
+        batch, item, place among the user's, and by user the number of items.
+
+        A user's further items may stand among the others that his are told from; leaving them
+        out moved what is found of held-out items by less than 1 % (MovieLens, three seeds).
+        """
         chosen = self.pairs.matrix[batch]
         sizes = np.diff(chosen.indptr)
         user = np.repeat(np.arange(len(batch)), sizes)
