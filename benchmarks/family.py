@@ -35,8 +35,8 @@ def main() -> None:
     print(f"{options.features}, {len(found)} backbones, {options.metric} on {options.part}")
     for row in found.itertuples():
         shown = ("worse", "better")[row.mean > 0] if row.p < SIGNIFICANT else "not shown"
-        share = row.mean / row.baseline_mean
-        print(f"{row.backbone:12}{share:>+8.1%}  p {row.p:.3f}  {shown}, {row.n_seeds} seeds")
+        share = f"{row.mean / row.baseline_mean:+.1%}" if row.baseline_mean else "from 0"
+        print(f"{row.backbone:12}{share:>8}  p {row.p:.3f}  {shown}, {row.n_seeds} seeds")
 
 
 if __name__ == "__main__":
