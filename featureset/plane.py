@@ -3,14 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from sgfd.featureset.neighbours import CosineRows, Matrix
 
 FITTED_ROWS = 20_000  # at most, spread evenly over the items; a plane needs no more
 SMALL = 64  # rows or columns of which all axes are found at once
-NARROW = 512  # columns whose products with one another are quickly made and solved
+NARROW = 1024  # columns whose products with one another are quickly made
 SPARE, MOST_ROUNDS, SETTLED = 14, 20, 1e-7  # of the search for two axes among more
 
 
@@ -47,8 +46,8 @@ def _axes(centred: Matrix) -> Matrix:
     if min(rows, d) <= SMALL:
         directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
     elif d <= min(rows, NARROW):
-        leading = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[d - 2, d - 1])[1]
-        directions = leading[:, ::-1].T
+        products = centred.T @ centred
+        directions = _leading(lambda basis: products @ basis, d)
     else:
         directions = _leading(lambda basis: centred.T @ (centred @ basis), d)
     largest = np.abs(directions).argmax(axis=1)
@@ -60,9 +59,9 @@ def _axes(centred: Matrix) -> Matrix:
 def _leading(times: Callable[[Matrix], Matrix], d: int) -> Matrix:
     """The two leading eigenvectors (2, d) of a symmetric matrix, by subspace iteration.
 
-    From a seeded start. To make the matrix of thousands takes long, and ARPACK, which needs none,
-    fails on rows that are all alike. Where many directions spread alike, those found after
-    `MOST_ROUNDS` are as good as any.
+    From a seeded start. To find all of thousands takes long, and ARPACK, which finds few, fails on
+    rows that are all alike. Where many directions spread alike, those found after `MOST_ROUNDS`
+    are as good as any.
 
     Args:
         times: the matrix times columns (d, k).
