@@ -68,14 +68,14 @@ def training_inputs(options: dict[str, Any]) -> TrainingInputs:
         dataset = _dataset_of(features, data_root)
     loaded = load(dataset, data_root)
     if features is None:
-        _say_what_has_no_effect(left)
+        _say_what_has_no_effect()
     judge_users = left["judge_users"]
     left["judge_users"] = read_ids(judge_users) if judge_users else None
     fixed = names_in(overrides)
     return TrainingInputs(backbone, settings, fixed, features, loaded, left)
 
 
-def _say_what_has_no_effect(options: dict[str, Any]) -> None:
+def _say_what_has_no_effect() -> None:
     """Name the options given that are of features alone."""
     context = click.get_current_context()
     of_features = ("feature_scale", "modalities", "dimension", "trust_features", "min_coverage")
@@ -83,7 +83,7 @@ def _say_what_has_no_effect(options: dict[str, Any]) -> None:
     idle = [
         spelled[name]
         for name in of_features
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name in options
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
     if idle:
         logger.warning("%s: without effect, as there are no features", " and ".join(idle))

@@ -18,7 +18,7 @@ class Names(click.ParamType[list[str]]):
         if isinstance(value, list):
             return value
         names = [name.strip() for name in value.split(",") if name.strip()]
-        return names or self.fail(f"{value!r} names none", param, ctx)
+        return names or self.fail(f"{value!r} names none; give at least one", param, ctx)
 
 
 NAMES = Names()

@@ -145,16 +145,14 @@ def distill(
         refuse_guided_export(dataset.path)
     catalog = usable_catalog(dataset, method, known_method)
     _check_compressed_names(catalog, compress)
-    asked = {"split": split, "split_seed": split_seed, "protocol": protocol}
-    usual = {"split": "given", "split_seed": 0, "protocol": "honest"}
     if not known_method.uses_interactions:
-        for option in (name for name in asked if asked[name] != usual[name]):
-            logger.info(
-                "%s %s makes no difference: method %s sees no interaction",
-                option,
-                asked[option],
-                method,
-            )
+        said = "%s %s makes no difference: method %s sees no interaction"
+        if split != "given":
+            logger.info(said, "split", split, method)
+        if split_seed != 0:
+            logger.info(said, "split_seed", split_seed, method)
+        if protocol != "honest":
+            logger.info(said, "protocol", protocol, method)
     pairs, use = None, None
     if known_method.uses_interactions and dataset.interactions is not None:
         pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)

@@ -219,8 +219,7 @@ def make_interactions(
     clean: dict[str, Pairs] = {}
     for name, part in parts.items():
         keys = part.pairs.user * n_items + part.pairs.item
-        first = np.zeros(len(keys), dtype=bool)
-        first[np.unique(keys, return_index=True)[1]] = True
+        first = earliest_of_each(part.pairs, n_items)
         if not first.all():
             problems.warning(
                 part.file,

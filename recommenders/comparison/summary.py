@@ -127,7 +127,7 @@ def how_made(comparison: Comparison) -> str:
     counts = sorted({count for result in done for count in result.threads})
     by = f" of {' or '.join(map(str, counts))} thread{'s' * (counts != [1])} each" if counts else ""
     devices = sorted({result.device for result in done})
-    on = "" if devices == ["cpu"] else f" on {' or '.join(devices)}"
+    on = "" if set(devices) <= {"cpu"} else f" on {' or '.join(devices)}"
     failed = len(comparison.results) - len(done)
     return f"{len(done)} trainings{by}{on}, {failed} failed; {comparison.machine}."
 

@@ -68,6 +68,21 @@ def test_trainings_of_other_numbers_of_threads_are_told_of(written, tmp_path):
             assert f" trainings {words}, " in (tmp_path / name).read_text()
 
 
+def test_a_device_is_named_where_it_is_a_gpu_and_none_where_nothing_was_trained(written, tmp_path):
+    comparison, _ = written
+
+    def begins(results):
+        write_report(replace(comparison, results=tuple(results)), [], tmp_path)
+        return (tmp_path / "report.md").read_text().splitlines()[2]
+
+    done = [r for r in comparison.results if r.error is None]
+    failed = [r for r in comparison.results if r.error is not None]
+    assert begins(failed).startswith(f"0 trainings, {len(failed)} failed; ")
+    assert begins(done).startswith(f"{len(done)} trainings, 0 failed; ")
+    mixed = [replace(done[0], device="cuda"), *done[1:]]
+    assert begins(mixed).startswith(f"{len(done)} trainings on cpu or cuda, 0 failed; ")
+
+
 def test_a_bar_in_a_name_does_not_break_a_table(written):
     rows = [
         re.findall(r"(?<!\\)\|", line)
