@@ -33,6 +33,7 @@ from sgfd.jobs import Checkpoint, WorkFolder
 logger = logging.getLogger("sgfd")
 
 STRUCTURE_ITEMS = 256  # of a step, among which cosines are compared
+ONE_BY_ONE = 4_000_000  # entries that torch's dropout may draw, one after the other on a CPU
 
 Indices = NDArray[np.int64]
 
@@ -110,7 +111,7 @@ class SGFDPlus(Trainable):
         """The weighted parts; the interaction loss is averaged over the nested widths."""
         settings = self.settings
         rows = self._with_one_modality(batch.rows)
-        y = self(functional.dropout(rows, settings.dropout, self.training))
+        y = self(with_entries_left_out(rows, settings.dropout) if self.training else rows)
         parts = {}
         if settings.interaction_weight:
             nested = [functional.normalize(y[:, :k], dim=1) for k in self.columns]
@@ -133,13 +134,25 @@ class SGFDPlus(Trainable):
         if not self.training or not share or len(self.widths) < 2:
             return rows
         parts = torch.split(rows, self.widths, dim=1)
-        there = torch.stack([(part != 0).any(dim=1) for part in parts], dim=1)
+        there = torch.stack([torch.linalg.vector_norm(part, dim=1) > 0 for part in parts], dim=1)
         drawn = torch.rand(there.shape).to(rows.device).masked_fill(~there, -1)
         kept = functional.one_hot(drawn.argmax(dim=1), len(parts)).bool()
         kept |= (torch.rand(len(rows), 1) >= share).to(rows.device)
         left = [part * keep for part, keep in zip(parts, kept.T[:, :, None], strict=True)]
         joined = torch.cat(left, dim=1)
         return functional.normalize(joined, dim=1) if self.settings.input_normalised else joined
+
+
+def with_entries_left_out(rows: Tensor, share: float) -> Tensor:
+    """Dropout, up to a factor, which the norm of what the map makes takes out again.
+
+    On a CPU torch takes 9 ns an entry for it, by one thread: with wide features most of a step.
+    """
+    if rows.device.type != "cpu" or rows.numel() <= ONE_BY_ONE or not share:
+        return functional.dropout(rows, share)
+    random = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+    drawn = random.integers(2**16, size=rows.shape, dtype=np.uint16)
+    return rows * torch.from_numpy(drawn >= round(share * 2**16))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Not meta-learning. Liu, Cheng, Sun, Wang, Nie, Kankanhalli: User Diverse Prefere
 Multimodal Attentive Metric Learning, MM 2019, arXiv 1908.07738.
 """
 
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -146,17 +146,19 @@ class MAML(Backbone):
         content = self._projected(self.content, self.has_content)
         from_users, user_squares = self._inward_user(self.users(users))
         from_items, item_squares = self._inward_item(self.items.weight, content)
-        size = max(1, PAIRS_A_SLICE // items.shape[-1])
-        scores = from_users.new_empty(len(users), items.shape[-1])
-        for at in range(0, len(users), size):
-            part = slice(at, at + size)
-            item = items if items.dim() == 1 else items[part]
+        n_items = items.shape[-1]
+        width = max(1, min(PAIRS_A_SLICE, n_items))
+        size = PAIRS_A_SLICE // width
+        scores = from_users.new_empty(len(users), n_items)
+        for row, column in product(range(0, len(users), size), range(0, n_items, width)):
+            part, columns = slice(row, row + size), slice(column, column + width)
+            item = items[columns] if items.dim() == 1 else items[part, columns]
             weight = self._weight(
                 (from_users[part][:, None], user_squares[part][:, None]),
                 (from_items[item], item_squares[item]),
             )
             apart = weight * (self.users(users[part])[:, None] - self.items(item))
-            scores[part] = -apart.square().sum(dim=2)
+            scores[part, columns] = -apart.square().sum(dim=2)
         return scores
 
     def _distance(self, user: Tensor, item: Tensor, content: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from sgfd.dataset import Interactions, Pairs, Vocabulary, load_dataset
 from sgfd.distill import InteractionMetricSettings, SGFDPlusSettings, distill
+from sgfd.distill import sgfd_plus as plus
 from sgfd.distill.objective import Interaction, Structure
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.sgfd_plus import Profiles, SGFDPlus
@@ -61,6 +62,26 @@ def test_modality_dropout_leaves_whole_modalities(rng):
     assert there[50:].float().mean() == pytest.approx(0.5, abs=0.1)
     np.testing.assert_allclose(left.norm(dim=1).numpy(), 1, atol=1e-5)
     assert torch.equal(model.eval()._with_one_modality(rows), rows)
+
+
+@pytest.mark.parametrize("one_by_one", [0, 10**6])
+def test_a_share_of_the_entries_is_left_out_at_random(one_by_one, rng, monkeypatch):
+    monkeypatch.setattr(plus, "ONE_BY_ONE", one_by_one)
+    rows = torch.from_numpy(rng.uniform(1, 2, size=(400, 50))).float()
+
+    def drawn(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return plus.with_entries_left_out(rows, 0.4)
+
+    left, again, other = drawn(0), drawn(0), drawn(1)
+    gone = left == 0
+    assert gone.float().mean() == pytest.approx(0.4, abs=0.02)
+    assert gone.float().mean(dim=0).std() == pytest.approx(np.sqrt(0.24 / 400), rel=0.3)
+    assert gone.float().mean(dim=1).std() == pytest.approx(np.sqrt(0.24 / 50), rel=0.3)
+    assert torch.equal(left, again) and not torch.equal(left, other)
+    factor = (left / rows)[~gone]
+    torch.testing.assert_close(factor, factor[:1].expand_as(factor))
+    torch.testing.assert_close(plus.with_entries_left_out(rows, 0.0), rows)
 
 
 def test_pairs_of_some_items_and_of_the_others_are_all_pairs(rng):

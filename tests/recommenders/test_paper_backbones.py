@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from sgfd.recommenders.backbone import Batch
+from sgfd.recommenders.backbones import maml
 from sgfd.recommenders.backbones.cml import CML, CMLSettings
 from sgfd.recommenders.backbones.dgcf import DGCF, DGCFSettings, dependence
 from sgfd.recommenders.backbones.grcn import GRCN, GRCNSettings
@@ -159,7 +160,7 @@ def test_neumf_is_its_formula(inputs):
 
 
 @pytest.mark.parametrize("with_features", [True, False])
-def test_maml_is_its_formula(inputs, with_features):
+def test_maml_is_its_formula(inputs, with_features, monkeypatch):
     inputs = inputs if with_features else replace(inputs, features={})
     batch = make_batch(inputs, 3)
     d = 4
@@ -202,9 +203,11 @@ def test_maml_is_its_formula(inputs, with_features):
         apart = [(model.items.weight[k] - projected(k)).square().sum() for k in chosen]
         expected["features"] = sum(apart) / len(apart)
     assert_same(model, model.loss(batch), expected)
-    got = model.rescore(torch.arange(12), torch.arange(9))
     table = torch.stack([torch.stack([distance(u, i) for i in range(9)]) for u in range(12)])
-    torch.testing.assert_close(got, -table, rtol=1e-4, atol=1e-5)
+    for pairs in (1, 4, 20, 1_000):  # some of a user's items, or some users, at once
+        monkeypatch.setattr(maml, "PAIRS_A_SLICE", pairs)
+        got = model.rescore(torch.arange(12), torch.arange(9))
+        torch.testing.assert_close(got, -table, rtol=1e-4, atol=1e-5)
 
 
 def test_mamls_attention_can_be_left_as_it_starts(inputs):
