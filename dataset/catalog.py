@@ -119,6 +119,17 @@ class Feature:
             return np.empty((0, self.dimension), dtype=np.float32)
         return np.array(self._rows.window(first, end)[index - first], dtype=np.float32)
 
+    @property
+    def mapped_as_is(self) -> bool:
+        """Whether `window` gives rows that other libraries can compute with as they lie."""
+        array = self._rows.array
+        as_is = array is None or (array.flags.c_contiguous and array.flags.writeable)
+        return as_is and self.dtype.isnative and self.dtype in (np.float32, np.float64)
+
+    def window(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows start..stop as stored, in a map of their own."""
+        return self._rows.window(start, stop)
+
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start..stop as float32, from a map of their own, so that memory stays flat."""
         rows = self._rows.window(start, min(stop, self.shape[0]))

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from torch.nn import functional
 
-from sgfd.dataset import Feature
+from sgfd.dataset import Feature, distinct
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
 DIVERSITY = "diversity_"  # how the names of metrics begin that need the generic features
@@ -70,19 +71,22 @@ def intra_list_diversity(
 
     Args:
         features: of the I items, (I, D). Rows of listed items alone are read, for a block of
-            users at a time: as many as share few enough items.
+            users at a time; where torch can't sum them as they lie in the file, of as many
+            users as share few enough items.
         cutoffs: ascending, none above K.
     """
+    scale = _inverse_norms(features, distinct(lists[lists >= 0]))
     diversity = np.empty((len(lists), len(cutoffs)))
     most = max(1, _SUM_CELLS // features.dimension)  # users a block
     start, size = 0, most
     while start < len(lists):
         block = lists[start : start + size, : cutoffs[-1]]
-        items, place = np.unique(block[block >= 0], return_inverse=True)
-        if len(items) * features.dimension > _ROW_CELLS and len(block) > 1:
+        items = distinct(block[block >= 0])
+        copied = 0 if features.mapped_as_is else len(items) * features.dimension
+        if copied > _ROW_CELLS and len(block) > 1:
             size = len(block) // 2
             continue
-        diversity[start : start + size] = _of_block(block, place, features.gather(items), cutoffs)
+        diversity[start : start + size] = _of_block(block, items, features, scale, cutoffs)
         start, size = start + size, min(2 * size, most)
     return diversity
 
@@ -102,38 +106,56 @@ def diversities(
     }
 
 
-def _of_block(
-    lists: Indices, place: Indices, rows: NDArray[np.float32], cutoffs: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Diversity of lists (b, K) at each cutoff, (b, len(cutoffs)).
+def _inverse_norms(features: Feature, items: Indices) -> NDArray[np.float64]:
+    """1 / |f_i| of some items, float64 (I,); 0 for the others and where that is no number."""
+    scale = np.zeros(features.shape[0])
+    rows = max(1, _ROW_CELLS // features.dimension)
+    for start in range(0, len(items), rows):
+        chosen = items[start : start + rows]
+        norm = np.sqrt(_squares(features.gather(chosen)))
+        known = np.isfinite(norm) & (norm > 0)
+        scale[chosen[known]] = 1 / norm[known]
+    return scale
 
-    Args:
-        place: int64, of every listed item among `rows`, list by list.
-        rows: (m, D), become unit vectors in their place.
-    """
-    norm = np.sqrt(_squares(rows))
-    known = np.isfinite(norm) & (norm > 0)
-    rows[~known] = 0
-    rows[known] *= (1 / norm[known, None]).astype(np.float32)
-    filled = np.full(lists.shape, -1)
-    filled[lists >= 0] = place
-    total, n = np.zeros((len(lists), rows.shape[1]), np.float32), np.zeros(len(lists))
+
+def _of_block(
+    lists: Indices,
+    items: Indices,
+    features: Feature,
+    scale: NDArray[np.float64],
+    cutoffs: tuple[int, ...],
+) -> NDArray[np.float64]:
+    """Diversity of lists (b, K) of these items, ascending, at each cutoff: (b, len(cutoffs))."""
+    if not len(items):
+        return np.full((len(lists), len(cutoffs)), np.nan)
+    if features.mapped_as_is:
+        table, place = features.window(items[0], items[-1] + 1), np.arange(len(scale)) - items[0]
+    else:
+        table, place = features.gather(items), np.zeros(len(scale), np.int64)
+        place[items] = np.arange(len(items))
+    rows = torch.from_numpy(table)
+    total, n = np.zeros((len(lists), features.dimension)), np.zeros(len(lists))
     columns = []
     for start, end in pairwise((0, *cutoffs)):
-        part = filled[:, start:end]
-        ends = np.concatenate([[0], np.cumsum((part >= 0).sum(axis=1))])
-        ones = np.ones(int(ends[-1]), np.float32)
-        holds = csr_array((ones, part[part >= 0], ends), shape=(len(lists), len(rows)))
-        holds.sort_indices()  # the same items add up to the same digits, however ranked
-        total += holds @ rows
-        n += holds @ known.astype(np.float64)
+        # In order: the same items add up to the same digits, however ranked.
+        part = np.sort(lists[:, start:end], axis=1)
+        known = (part >= 0) & (scale[part] > 0)
+        counts = known.sum(axis=1)
+        total += functional.embedding_bag(
+            torch.from_numpy(place[part[known]]),
+            rows,
+            torch.from_numpy(np.cumsum(counts) - counts),
+            mode="sum",
+            per_sample_weights=torch.from_numpy(scale[part[known]]).to(rows.dtype),
+        ).numpy()
+        n += counts
         pairs = n * (n - 1)
         similarity = np.divide(_squares(total) - n, pairs, out=np.full(len(n), np.nan), where=n > 1)
         columns.append(1.0 - similarity)
     return np.stack(columns, axis=1)
 
 
-def _squares(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def _squares(rows: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared lengths of rows (m, D), float64 (m,).
 
     Not by einsum, whose last digits change with where in memory the rows happen to lie: a run

@@ -114,11 +114,14 @@ def test_novelty_of_equally_likely_items_is_their_entropy():
 
 
 @pytest.mark.parametrize("cells", [1, 50, 10**6])
-def test_diversity_is_the_mean_over_all_pairs(lists, features, cells, monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", ["<f4", "<f8", ">f8", "<f2"])
+def test_diversity_is_the_mean_over_all_pairs(lists, features, cells, kind, monkeypatch, tmp_path):
     monkeypatch.setattr(beyond_accuracy, "_ROW_CELLS", cells)
     monkeypatch.setattr(beyond_accuracy, "_SUM_CELLS", cells)
-    np.save(tmp_path / "features.npy", features)
+    features = features.astype(np.float16)  # so that all kinds hold the same numbers
+    np.save(tmp_path / "features.npy", features.astype(kind))
     feature = Feature.from_npy("image", tmp_path / "features.npy")
+    assert feature.mapped_as_is == (kind in ("<f4", "<f8"))
     values = intra_list_diversity(lists, feature, (3, 12))
     has = ~np.isnan(features).any(axis=1) & features.any(axis=1)
     for row, found in zip(lists, values, strict=True):
@@ -133,14 +136,16 @@ def test_diversity_is_the_mean_over_all_pairs(lists, features, cells, monkeypatc
 def test_diversity_reads_only_listed_items_in_blocks_that_fit(rng, monkeypatch):
     """Lists that share their items make one block; those that do not are halved until they fit."""
     monkeypatch.setattr(beyond_accuracy, "_ROW_CELLS", 10 * 4)
-    feature = Feature.from_array("image", rng.normal(size=(1000, 4)))
+    feature = Feature.from_array("image", rng.normal(size=(1000, 4)).astype(np.float16))
     read = []
     gather = Feature.gather
     monkeypatch.setattr(Feature, "gather", lambda self, i: read.append(i) or gather(self, i))
     alike, apart = np.tile(np.arange(5), (64, 1)), np.arange(40).reshape(8, 5)
     intra_list_diversity(np.concatenate([alike, apart]), feature, (5,))
-    assert read[0].tolist() == [0, 1, 2, 3, 4]
-    assert max(map(len, read)) <= 10 and len(read) < 12
+    for_norms, for_sums = read[:4], read[4:]
+    np.testing.assert_array_equal(np.concatenate(for_norms), np.arange(40))
+    assert for_sums[0].tolist() == [0, 1, 2, 3, 4]
+    assert max(map(len, read)) <= 10 and len(for_sums) < 12
     assert sorted(set(np.concatenate(read).tolist())) == list(range(40))
 
 
