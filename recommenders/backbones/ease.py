@@ -140,7 +140,8 @@ def item_weights(matrix: Tensor) -> Tensor:
         raise JobError(
             "ease", "its equations have no solution", "raise regularization, or lower kernel_degree"
         )
-    inverse = torch.cholesky_inverse(factor)
+    # LAPACK writes columns; P is symmetric, and its rows are what the scores add up.
+    inverse = torch.cholesky_inverse(factor).mT.contiguous()
     inverse.div_(inverse.diagonal().neg())
     inverse.diagonal().zero_()
     return inverse
