@@ -40,6 +40,9 @@ from sgfd.jobs import progress
 
 logger = logging.getLogger("sgfd")
 
+IN_CACHE = 2_048  # columns of which a total (D, D) is about what a CPU's cache holds
+USERS_A_PRODUCT = 1_024  # at least, where it does not
+
 Matrix = NDArray[np.float64]
 
 
@@ -139,14 +142,19 @@ def _user_sums_gram(rows: FusedRows, pairs: TrainingPairs) -> Matrix:
     user_weight = 1 / np.maximum(pairs.user_degrees, 1)
     norms = np.sqrt(pairs.matrix.T @ user_weight)
     total = torch.zeros(rows.width, rows.width, dtype=torch.float64, device=rows.device)
-    start = 0
+    # To add to a total beyond the cache costs as much as the product of some hundred users.
+    least = USERS_A_PRODUCT if rows.width > IN_CACHE else 1
+    start, waiting = 0, []
     with progress(len(pairs), "content of the users") as advance:
         for items, block in pairs.blocks(rows.block_rows):
             stop = start + block.shape[0]
             scaled = diags_array(np.sqrt(user_weight[start:stop])) @ block
             scaled = csr_array(scaled @ diags_array(1 / norms[items]), dtype=np.float32)
-            sums = torch.from_numpy(scaled @ rows.read(items).cpu().numpy()).to(rows.device)
-            total += sums.T @ sums
+            waiting.append(torch.from_numpy(scaled @ rows.read(items).cpu().numpy()))
+            if sum(map(len, waiting)) >= least or stop == pairs.matrix.shape[0]:
+                sums = torch.cat(waiting).to(rows.device)
+                total += sums.T @ sums
+                waiting = []
             start = stop
             advance(block.nnz)
     return total.cpu().numpy()

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from sgfd.dataset import Interactions, Pairs, Vocabulary, load_dataset
-from sgfd.distill import DistillError, InteractionMetricSettings, SGFDPlusSettings, distill
+from sgfd.distill import (
+    DistillError,
+    InteractionMetricSettings,
+    SGFDPlusSettings,
+    distill,
+    interaction_metric,
+)
 from sgfd.distill.fused import FusedRows
 from sgfd.distill.interaction_metric import content_weight, metric_weight
 from sgfd.distill.pairs import TrainingPairs
@@ -72,8 +78,11 @@ def test_the_map_is_that_of_the_formula(catalog, rows, pairs, monkeypatch):
     weight = metric_weight(rows, pairs, SETTINGS).double().numpy()
     np.testing.assert_allclose(weight.T @ weight, best @ best.T, atol=1e-5)
     monkeypatch.setattr(FusedRows, "block_rows", 3)  # in blocks, it is the same
-    again = metric_weight(rows, pairs, SETTINGS).double().numpy()
-    np.testing.assert_allclose(again, weight, atol=1e-5)
+    for in_cache, users in ((100, 1), (0, 4), (0, 100)):
+        monkeypatch.setattr(interaction_metric, "IN_CACHE", in_cache)
+        monkeypatch.setattr(interaction_metric, "USERS_A_PRODUCT", users)
+        again = metric_weight(rows, pairs, SETTINGS).double().numpy()
+        np.testing.assert_allclose(again, weight, atol=1e-5)
 
 
 def test_leading_columns_have_the_largest_part(rows, pairs):
