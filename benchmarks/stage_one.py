@@ -1,6 +1,7 @@
 """Cost of each loss of stage one: time of an epoch, against that of the paper's losses, and memory.
 
     python benchmarks/stage_one.py --dataset ../shared/data/office
+    python benchmarks/stage_one.py --items 23000 --users 39000 --width 5120 --epochs 1
 
 An epoch of `sgfd` goes over the items, one of `sgfd-plus` over the users. Every variant is a
 process of its own; they take turns, and the ratio is that of the medians.
@@ -10,11 +11,14 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sgfd.dataset import Dataset, divide, load_dataset
@@ -42,6 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="sample")
+    parser.add_argument("--items", type=int, help="of a made-up data set, in place of one")
+    parser.add_argument("--users", type=int, default=10_000, help="of it, 6 interactions each")
+    parser.add_argument("--width", type=int, default=768, help="of its features, in two parts")
     parser.add_argument("--epochs", type=int, default=3, help="to time, after one to warm up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
@@ -52,21 +59,46 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, load_dataset(options.dataset), options.epochs)))
         return
+    with tempfile.TemporaryDirectory() as folder:
+        if options.items:
+            options.dataset = folder
+            write_made_up(Path(folder), options.items, options.users, options.width)
+        compare(options, threads)
+
+
+def compare(options: argparse.Namespace, threads: int) -> None:
+    """Time every variant in processes of their own, and print the table."""
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     peak = dict.fromkeys(VARIANTS, 0)
     for _ in range(options.rounds):
         for name in VARIANTS:
-            command = [sys.executable, __file__, *sys.argv[1:], "--one", name]
+            command = [sys.executable, __file__, "--dataset", options.dataset, "--one", name]
+            command += ["--epochs", str(options.epochs), "--threads", str(threads)]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
             row = json.loads(done.stdout)
             seconds[name].append(row["seconds"])
             peak[name] = max(peak[name], row["peak"])
     floor = float(np.median(seconds["sgfd"]))
-    print(f"{options.dataset}, {threads} threads")
+    made_up = f"{options.items} items, {options.users} users, {options.width} columns"
+    print(f"{made_up if options.items else options.dataset}, {threads} threads")
     print(f"{'':18}{'s/epoch':>9}{'to sgfd':>9}{'peak MB':>9}")
     for name, times in seconds.items():
         median = float(np.median(times))
         print(f"{name:18}{median:>9.3f}{median / floor:>9.2f}{peak[name] / 2**20:>9,.0f}")
+
+
+def write_made_up(folder: Path, items: int, users: int, width: int) -> None:
+    """A data set of random features in two modalities, 4 to 1, 20 categories, random users."""
+    random = np.random.default_rng(0)
+    for name, columns in (("image", width - width // 5), ("text", width // 5)):
+        np.save(folder / f"{name}.npy", random.random((items, columns), dtype=np.float32))
+    ids = [str(item) for item in range(items)]
+    category = [f"category {n}" for n in random.integers(20, size=items)]
+    pd.DataFrame({"item_id": ids, "category": category}).to_parquet(folder / "items.parquet")
+    drawn = random.integers(items, size=6 * users)
+    pairs = pd.DataFrame({"user_id": np.arange(6 * users) // 6, "item_id": drawn}).astype(str)
+    pairs["split"] = np.resize(["train", "train", "train", "train", "valid", "test"], len(pairs))
+    pairs.drop_duplicates(["user_id", "item_id"]).to_parquet(folder / "interactions.parquet")
 
 
 def measure(name: str, dataset: Dataset, epochs: int) -> dict[str, float]:
