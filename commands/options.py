@@ -1,14 +1,18 @@
 """Options that several commands share."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+_NAME = re.compile(r'\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)')
+
 
 class Names(click.ParamType[list[str]]):
-    """Names with commas between, at least one."""
+    """Names with commas between, at least one; as in CSV, one in double quotes may hold commas and
+    outer blanks."""
 
     name = "names"
 
@@ -17,7 +21,10 @@ class Names(click.ParamType[list[str]]):
     ) -> list[str]:
         if isinstance(value, list):
             return value
-        names = [name.strip() for name in value.split(",") if name.strip()]
+        names = [
+            quoted.replace('""', '"') or plain.strip() for quoted, plain in _NAME.findall(value)
+        ]
+        names = [name for name in names if name]
         return names or self.fail(f"{value!r} names none; give at least one", param, ctx)
 
 

@@ -142,7 +142,10 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
 @click.command(short_help="Recommend items that a user has not seen.")
 @click.option("--user", help="A user of the run, by id.")
 @click.option(
-    "--items", type=NAMES, help="A new user, by the ids of his items, with commas between."
+    "--items",
+    type=NAMES,
+    help="A new user, by the ids of his items, with commas between; one that holds a comma in "
+    "double quotes.",
 )
 @click.option("--all", "everybody", is_flag=True, help="All users, as a Parquet file: --out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where --all writes.")

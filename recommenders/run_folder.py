@@ -169,8 +169,17 @@ class Run:
             generic: the catalogue's own features, by `generic_features`: the one thing that no
                 run holds, because it is large. Where they are given, the diversity of test's
                 lists is measured by them; nothing is chosen by it, so that valid does without.
+
+        Raises:
+            JobError: the run has no such part.
         """
         split = self.split
+        if part not in split.judged_parts():
+            raise JobError(
+                f"part {part!r}",
+                f"is none that {self.folder} is judged on",
+                f"take one of {', '.join(split.judged_parts())}",
+            )
         return judge(
             rank or self.rank,
             split.seen_before(part),

@@ -27,6 +27,12 @@ def test_judging_again_gives_the_same_figures(sample_run):
         assert again.metrics == sample_run.metrics[part]
 
 
+@pytest.mark.parametrize("part", ["train", "tset", "test_among_cold"])
+def test_a_part_that_does_not_judge_is_named(part, sample_run):
+    with pytest.raises(JobError, match=f"part '{part}': is none .* take one of valid, test$"):
+        sample_run.judge(part)
+
+
 def test_a_recommendation_is_the_best_unseen_by_brute_force(sample_run):
     scores = sample_run.user_embeddings @ sample_run.item_embeddings.T
     user = 7
