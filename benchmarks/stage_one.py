@@ -46,9 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="sample")
-    parser.add_argument("--items", type=int, help="of a made-up data set, in place of one")
-    parser.add_argument("--users", type=int, default=10_000, help="of it, 6 interactions each")
-    parser.add_argument("--width", type=int, default=768, help="of its features, in two parts")
+    parser.add_argument("--items", type=int, help="make a data set up, of so many items")
+    parser.add_argument("--users", type=int, default=10_000, help="of what is made up")
+    parser.add_argument("--width", type=int, default=768, help="columns of what is made up")
     parser.add_argument("--epochs", type=int, default=3, help="to time, after one to warm up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
@@ -88,9 +88,10 @@ def compare(options: argparse.Namespace, threads: int) -> None:
 
 
 def write_made_up(folder: Path, items: int, users: int, width: int) -> None:
-    """A data set of random features in two modalities, 4 to 1, 20 categories, random users."""
+    """Random features in two modalities, about 4 to 1, 20 categories, 6 random items a user."""
     random = np.random.default_rng(0)
-    for name, columns in (("image", width - width // 5), ("text", width // 5)):
+    text = max(1, width // 5)
+    for name, columns in (("image", width - text), ("text", text)):
         np.save(folder / f"{name}.npy", random.random((items, columns), dtype=np.float32))
     ids = [str(item) for item in range(items)]
     category = [f"category {n}" for n in random.integers(20, size=items)]

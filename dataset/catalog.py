@@ -120,11 +120,12 @@ class Feature:
         return np.array(self._rows.window(first, end)[index - first], dtype=np.float32)
 
     @property
-    def mapped_as_is(self) -> bool:
-        """Whether `window` gives rows that other libraries can compute with as they lie."""
+    def usable_as_stored(self) -> bool:
+        """Whether torch can compute with what `window` gives: without a copy, by rows, without a
+        warning that it is read-only."""
         array = self._rows.array
-        as_is = array is None or (array.flags.c_contiguous and array.flags.writeable)
-        return as_is and self.dtype.isnative and self.dtype in (np.float32, np.float64)
+        as_stored = array is None or (array.flags.c_contiguous and array.flags.writeable)
+        return as_stored and self.dtype in (np.float32, np.float64)
 
     def window(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start..stop as stored, in a map of their own."""

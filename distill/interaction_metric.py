@@ -152,7 +152,7 @@ def _user_sums_gram(rows: FusedRows, pairs: TrainingPairs) -> Matrix:
             scaled = csr_array(scaled @ diags_array(1 / norms[items]), dtype=np.float32)
             waiting.append(torch.from_numpy(scaled @ rows.read(items).cpu().numpy()))
             if sum(map(len, waiting)) >= least or stop == pairs.matrix.shape[0]:
-                sums = torch.cat(waiting).to(rows.device)
+                sums = (waiting[0] if len(waiting) == 1 else torch.cat(waiting)).to(rows.device)
                 total += sums.T @ sums
                 waiting = []
             start = stop

@@ -2,6 +2,7 @@
 
 from sgfd.recommenders.evaluation.beyond_accuracy import (
     DIVERSITY,
+    DIVERSITY_ERROR,
     diversities,
     gini,
     intra_list_diversity,
@@ -36,6 +37,7 @@ from sgfd.recommenders.evaluation.topk import (
 __all__ = [
     "CUTOFFS",
     "DIVERSITY",
+    "DIVERSITY_ERROR",
     "Groups",
     "Judgement",
     "NotFiniteError",

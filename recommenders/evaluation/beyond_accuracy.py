@@ -15,6 +15,7 @@ from sgfd.dataset import Feature, distinct
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
 DIVERSITY = "diversity_"  # how the names of metrics begin that need the generic features
+DIVERSITY_ERROR = 1e-5  # of one, which is summed in single precision
 
 _ROW_CELLS = 8_000_000  # of the feature rows of a block of users
 _SUM_CELLS = 4_000_000  # of that block's sums
@@ -75,14 +76,15 @@ def intra_list_diversity(
             users as share few enough items.
         cutoffs: ascending, none above K.
     """
+    lists = lists[:, : cutoffs[-1]]
     scale = _inverse_norms(features, distinct(lists[lists >= 0]))
     diversity = np.empty((len(lists), len(cutoffs)))
     most = max(1, _SUM_CELLS // features.dimension)  # users a block
     start, size = 0, most
     while start < len(lists):
-        block = lists[start : start + size, : cutoffs[-1]]
+        block = lists[start : start + size]
         items = distinct(block[block >= 0])
-        copied = 0 if features.mapped_as_is else len(items) * features.dimension
+        copied = 0 if features.usable_as_stored else len(items) * features.dimension
         if copied > _ROW_CELLS and len(block) > 1:
             size = len(block) // 2
             continue
@@ -128,7 +130,7 @@ def _of_block(
     """Diversity of lists (b, K) of these items, ascending, at each cutoff: (b, len(cutoffs))."""
     if not len(items):
         return np.full((len(lists), len(cutoffs)), np.nan)
-    if features.mapped_as_is:
+    if features.usable_as_stored:
         table, place = features.window(items[0], items[-1] + 1), np.arange(len(scale)) - items[0]
     else:
         table, place = features.gather(items), np.zeros(len(scale), np.int64)

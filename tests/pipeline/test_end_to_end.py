@@ -112,6 +112,25 @@ def test_evaluate_recomputes_the_same_numbers_from_the_run_alone(sample, run_in,
     assert set(again) >= TRAIN_KEYS
 
 
+@pytest.mark.parametrize(
+    ("metric", "moved", "code"),
+    [("diversity_image@20", 1e-7, 0), ("diversity_image@20", 1e-3, 2), ("ndcg@20", 1e-12, 2)],
+)
+def test_evaluate_allows_diversity_its_rounding_alone(
+    metric, moved, code, sample, run_in, tmp_path
+):
+    folder, _, trained = sample
+    import shutil
+
+    run = shutil.copytree(folder / trained["run"], tmp_path / "moved")
+    record = json.loads((run / "run.json").read_text())
+    record["metrics"]["test"][metric] += moved
+    (run / "run.json").write_text(json.dumps(record))
+    judged = run_in(tmp_path, "evaluate", "moved", "--dataset", "sample", "--json")
+    assert judged.code == code, judged.err
+    assert judged.json()["agrees"] == (code == 0)
+
+
 def test_per_user_figures_average_to_the_metrics(sample):
     folder, _, trained = sample
     per_user = pd.read_parquet(folder / trained["run"] / "per_user.parquet")

@@ -114,14 +114,17 @@ def test_novelty_of_equally_likely_items_is_their_entropy():
 
 
 @pytest.mark.parametrize("cells", [1, 50, 10**6])
-@pytest.mark.parametrize("kind", ["<f4", "<f8", ">f8", "<f2"])
+@pytest.mark.parametrize("kind", ["<f4", "<f8", ">f8", "<f2", "<f4 by columns"])
 def test_diversity_is_the_mean_over_all_pairs(lists, features, cells, kind, monkeypatch, tmp_path):
     monkeypatch.setattr(beyond_accuracy, "_ROW_CELLS", cells)
     monkeypatch.setattr(beyond_accuracy, "_SUM_CELLS", cells)
     features = features.astype(np.float16)  # so that all kinds hold the same numbers
-    np.save(tmp_path / "features.npy", features.astype(kind))
+    stored = features.astype(kind.removesuffix(" by columns"))
+    if kind.endswith("by columns"):
+        stored = np.asfortranarray(stored)
+    np.save(tmp_path / "features.npy", stored)
     feature = Feature.from_npy("image", tmp_path / "features.npy")
-    assert feature.mapped_as_is == (kind in ("<f4", "<f8"))
+    assert feature.usable_as_stored == (kind in ("<f4", "<f8"))
     values = intra_list_diversity(lists, feature, (3, 12))
     has = ~np.isnan(features).any(axis=1) & features.any(axis=1)
     for row, found in zip(lists, values, strict=True):
@@ -133,6 +136,17 @@ def test_diversity_is_the_mean_over_all_pairs(lists, features, cells, kind, monk
     assert np.isnan(values).sum() >= 4
 
 
+def test_arrays_in_memory_are_used_as_they_are_where_torch_can(lists, features):
+    locked = features.copy()
+    locked.flags.writeable = False
+    by_columns = np.asfortranarray(features)
+    expected = intra_list_diversity(lists, Feature.from_array("image", features), (12,))
+    for array, usable in ((features, True), (locked, False), (by_columns, False)):
+        feature = Feature.from_array("image", array)
+        assert feature.usable_as_stored == usable
+        np.testing.assert_allclose(intra_list_diversity(lists, feature, (12,)), expected, atol=1e-6)
+
+
 def test_diversity_reads_only_listed_items_in_blocks_that_fit(rng, monkeypatch):
     """Lists that share their items make one block; those that do not are halved until they fit."""
     monkeypatch.setattr(beyond_accuracy, "_ROW_CELLS", 10 * 4)
@@ -141,7 +155,8 @@ def test_diversity_reads_only_listed_items_in_blocks_that_fit(rng, monkeypatch):
     gather = Feature.gather
     monkeypatch.setattr(Feature, "gather", lambda self, i: read.append(i) or gather(self, i))
     alike, apart = np.tile(np.arange(5), (64, 1)), np.arange(40).reshape(8, 5)
-    intra_list_diversity(np.concatenate([alike, apart]), feature, (5,))
+    below = np.arange(500, 572)[:, None]  # at places that no cutoff reaches
+    intra_list_diversity(np.hstack([np.concatenate([alike, apart]), below]), feature, (5,))
     for_norms, for_sums = read[:4], read[4:]
     np.testing.assert_array_equal(np.concatenate(for_norms), np.arange(40))
     assert for_sums[0].tolist() == [0, 1, 2, 3, 4]
