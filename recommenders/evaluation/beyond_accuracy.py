@@ -15,7 +15,7 @@ from sgfd.dataset import Feature, distinct
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
 DIVERSITY = "diversity_"  # how the names of metrics begin that need the generic features
-DIVERSITY_ERROR = 1e-5  # of one, which is summed in single precision
+DIVERSITY_ERROR = 1e-6  # of a mean over lists, each of which is summed in single precision
 
 _ROW_CELLS = 8_000_000  # of the feature rows of a block of users
 _SUM_CELLS = 4_000_000  # of that block's sums
@@ -130,25 +130,23 @@ def _of_block(
     """Diversity of lists (b, K) of these items, ascending, at each cutoff: (b, len(cutoffs))."""
     if not len(items):
         return np.full((len(lists), len(cutoffs)), np.nan)
-    if features.usable_as_stored:
-        table, place = features.window(items[0], items[-1] + 1), np.arange(len(scale)) - items[0]
-    else:
-        table, place = features.gather(items), np.zeros(len(scale), np.int64)
-        place[items] = np.arange(len(items))
-    rows = torch.from_numpy(table)
+    as_stored = features.usable_as_stored
+    rows = torch.from_numpy(
+        features.window(0, features.shape[0]) if as_stored else features.gather(items)
+    )
     total, n = np.zeros((len(lists), features.dimension)), np.zeros(len(lists))
     columns = []
     for start, end in pairwise((0, *cutoffs)):
         # In order: the same items add up to the same digits, however ranked.
         part = np.sort(lists[:, start:end], axis=1)
         known = (part >= 0) & (scale[part] > 0)
-        counts = known.sum(axis=1)
+        counts, listed = known.sum(axis=1), part[known]
         total += functional.embedding_bag(
-            torch.from_numpy(place[part[known]]),
+            torch.from_numpy(listed if as_stored else np.searchsorted(items, listed)),
             rows,
             torch.from_numpy(np.cumsum(counts) - counts),
             mode="sum",
-            per_sample_weights=torch.from_numpy(scale[part[known]]).to(rows.dtype),
+            per_sample_weights=torch.from_numpy(scale[listed]).to(rows.dtype),
         ).numpy()
         n += counts
         pairs = n * (n - 1)
