@@ -44,13 +44,16 @@ class CosineRows:
 
     def read(self, items: Indices) -> Matrix:
         """The rows of some items, double (k, D)."""
-        parts = []
+        joined = np.empty((len(items), self.width))
+        column = 0
         for modality in self._modalities:
-            rows = modality[items].astype(np.float64)
+            rows = joined[:, column : column + modality.shape[1]]
+            rows[:] = modality[items]
             rows[np.isnan(rows[:, 0])] = 0
             norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            parts.append(rows / np.where(norms > 0, norms, 1))
-        joined: Matrix = np.concatenate(parts, axis=1) / np.sqrt(len(parts))
+            rows /= np.where(norms > 0, norms, 1)
+            column += modality.shape[1]
+        joined /= np.sqrt(len(self._modalities))
         return joined
 
     def cosines(self, vectors: Matrix, others: Indices) -> NDArray[np.float32]:

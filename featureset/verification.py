@@ -68,8 +68,8 @@ def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
-    with ThreadPoolExecutor(1) as beside:
-        hashing = beside.submit(changed_files, opened)
+    with ThreadPoolExecutor(1) as beside:  # the checks want a core of their own
+        hashing = beside.submit(changed_files, opened, at_once=1)
         problems = _check_contents(opened, catalogue)
         changed = hashing.result()
     if changed:  # what the files say is not what was made: no use in telling of that
@@ -96,10 +96,10 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
     return problems
 
 
-def changed_files(opened: FeatureSet) -> list[str]:
+def changed_files(opened: FeatureSet, at_once: int = 2) -> list[str]:
     """Names of the files that are not those that were written, by their sha256."""
     names = list(opened.manifest.files)
-    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter
+    with ThreadPoolExecutor(at_once) as pool:  # hashing lets go of the interpreter
         changed = pool.map(partial(_is_changed, opened), names)
         return [name for name, other in zip(names, changed, strict=True) if other]
 

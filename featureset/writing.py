@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,13 @@ from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA, NeighbourBlock
 from sgfd.featureset.picture import Picture, drawn_of, map_of
 
 Block = dict[str, NDArray[Any]]
+T = TypeVar("T")
+
+BLOCKS_AHEAD = 2  # that wait to be written
+PAGES_AHEAD = 16  # of the table, encoded and to be written: 16 MiB
+NUMBERS_AT_ONCE = (
+    2**18
+)  # that pyarrow encodes: by its 1,024 the lists' levels take half as long again
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,9 @@ class _Column:
 class FeatureSetWriter:
     """Builds a feature set in `folder`; what is there before `finish` is no feature set yet.
 
-    Each file is hashed while it is written. The .npy files and the Parquet table are written by
-    two threads of their own, so that the caller computes the next block meanwhile; a short queue
-    bounds the memory.
+    Each file is hashed while it is written. The .npy files are written by a thread of their own,
+    the Parquet table by two (one encodes), so that the caller computes the next block meanwhile;
+    short queues bound the memory.
 
     Args:
         folder: an existing, empty folder.
@@ -97,8 +104,8 @@ class FeatureSetWriter:
             name: np.empty((len(self._drawn), width), dtype=np.float32)
             for name, width in dimensions.items()
         }
-        self._to_arrays = _Worker(self._write_arrays)
-        self._to_table = _Worker(self._table.write)
+        self._to_arrays = _Worker(self._write_arrays, BLOCKS_AHEAD)
+        self._to_table = _Worker(self._table.write, BLOCKS_AHEAD)
         self._files: dict[str, FileRecord] = {}
 
     def __enter__(self) -> Self:
@@ -111,7 +118,7 @@ class FeatureSetWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            for worker in (self._to_arrays, self._to_table):
+            for worker in (self._to_arrays, self._to_table, self._table.to_file):
                 worker.abandon()
 
     def append(self, block: Block) -> None:
@@ -161,7 +168,9 @@ class FeatureSetWriter:
     def add_neighbours(self, blocks: Iterable[NeighbourBlock]) -> None:
         """Write `neighbours.parquet`, block by block."""
         file = _HashedFile(self.folder / NEIGHBOURS)
-        with pq.ParquetWriter(pa.PythonFile(file, mode="w"), NEIGHBOUR_SCHEMA) as writer:
+        with pq.ParquetWriter(
+            pa.PythonFile(_Sink(file.write), mode="w"), NEIGHBOUR_SCHEMA
+        ) as writer:
             for block in blocks:
                 writer.write_batch(block.table(self._ids))
         self._files[NEIGHBOURS] = file.close()
@@ -239,14 +248,6 @@ class _HashedFile:
         self._bytes += len(view)
         return len(view)
 
-    # What pyarrow asks of a Python file.
-    closed = False
-
-    def tell(self) -> int:
-        return self._bytes
-
-    def flush(self) -> None: ...
-
     def close(self) -> FileRecord:
         self._file.close()
         return FileRecord(sha256=self._hash.hexdigest(), bytes=self._bytes)
@@ -290,15 +291,17 @@ class _Table:
         fields += [(name, column.arrow) for name, column in columns.items()]
         self._schema = pa.schema(fields)
         self._file = _HashedFile(path)
+        self.to_file = _Worker(self._file.write, PAGES_AHEAD)
         # Real-valued vectors neither compress nor repeat: plain pages are fastest to read too.
         # Bytes are stored as 4 each, but for the places of a dictionary of at most 256.
         bytewide = [name for name, column in columns.items() if column.kind.itemsize == 1]
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file, mode="w"),
+            pa.PythonFile(_Sink(self.to_file.put), mode="w"),
             self._schema,
             compression="none",
             use_dictionary=["label", *(f"{name}.list.element" for name in bytewide)],
             write_statistics=["item_id", "item_index"],
+            write_batch_size=NUMBERS_AT_ONCE,
         )
 
     def write(self, block: Block) -> None:
@@ -314,7 +317,28 @@ class _Table:
 
     def close(self) -> FileRecord:
         self._writer.close()
+        self.to_file.join()
         return self._file.close()
+
+
+class _Sink:
+    """What pyarrow asks of a Python file. What it writes is bytes of their own, which may wait."""
+
+    closed = False
+
+    def __init__(self, take: Callable[[bytes], object]) -> None:
+        self._take = take
+        self._bytes = 0
+
+    def write(self, content: bytes) -> int:
+        self._take(content)
+        self._bytes += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._bytes
+
+    def flush(self) -> None: ...
 
 
 def _vectors(rows: NDArray[Any], column: _Column, lacking: NDArray[np.bool_]) -> pa.Array:
@@ -324,20 +348,24 @@ def _vectors(rows: NDArray[Any], column: _Column, lacking: NDArray[np.bool_]) ->
     return pa.FixedSizeListArray.from_arrays(values, type=column.arrow, mask=mask)
 
 
-class _Worker:
-    """A thread that does one thing to each block, in order; its error reaches the caller."""
+class _Worker(Generic[T]):
+    """A thread that does one thing to each piece, in order; its error reaches the caller.
 
-    def __init__(self, work: Callable[[Block], None]) -> None:
+    Args:
+        ahead: how many pieces may wait.
+    """
+
+    def __init__(self, work: Callable[[T], object], ahead: int) -> None:
         self._work = work
-        self._queue: queue.Queue[Block | None] = queue.Queue(maxsize=2)
+        self._queue: queue.Queue[T | None] = queue.Queue(maxsize=ahead)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, block: Block) -> None:
+    def put(self, piece: T) -> None:
         if self._error is not None:
             raise self._error
-        self._queue.put(block)
+        self._queue.put(piece)
 
     def join(self) -> None:
         if self._thread.is_alive():
@@ -352,9 +380,9 @@ class _Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        while (block := self._queue.get()) is not None:
+        while (piece := self._queue.get()) is not None:
             if self._error is None:  # after an error, only empty the queue
                 try:
-                    self._work(block)
+                    self._work(piece)
                 except BaseException as error:
                     self._error = error

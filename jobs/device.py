@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from sgfd.jobs.errors import JobError
 
@@ -37,7 +38,7 @@ def use_device(name: str) -> torch.device:
 
 
 def use_threads(threads: int | None) -> int:
-    """Give torch and FAISS the same number of threads (default: the cores we may use).
+    """Give torch, FAISS and numpy's BLAS as many threads (default: the cores we may use).
 
     Raises:
         JobError: it is less than one.
@@ -50,6 +51,7 @@ def use_threads(threads: int | None) -> int:
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
     faiss.omp_set_num_threads(count)
+    ThreadpoolController().select(user_api="blas").limit(limits=count)
     return count
 
 

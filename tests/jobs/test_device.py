@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from sgfd.jobs import use_threads
 
 CHILD = (
     "from sgfd.jobs import peak_memory_bytes as peak; print(peak()); b'1' * 10**9; print(peak())"
@@ -19,3 +23,18 @@ def test_peak_memory_is_of_the_process_alone():
     before, after = map(int, done.stdout.split())
     assert before < 7e8
     assert after - before > 9e8
+
+
+@pytest.fixture
+def as_before():
+    yield
+    use_threads(None)
+
+
+def test_one_option_sets_the_threads_of_all_that_compute(as_before):
+    for threads in (1, 3):
+        use_threads(threads)
+        assert torch.get_num_threads() == threads
+        blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert blas
+        assert set(blas) == {threads}
