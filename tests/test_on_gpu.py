@@ -2,20 +2,25 @@
 
 The stand-in is a device `standin:0`. What lies on it is computed by the CPU's kernels, so that its
 numbers are the CPU's; but as on a GPU, an operation that meets tensors of both devices fails, and
-numpy reads none before `.cpu()`. To code that asks, its tensors are on CUDA. It says nothing of
-CUDA's own kernels, their speed and their rounding.
+numpy reads none before `.cpu()`. To code that asks, its tensors are on CUDA. Each operation must have
+a CUDA kernel for such tensors, or be made of others, by torch's own table, native_functions.yaml. It
+says nothing of those kernels' speed and rounding, nor of the types that they take.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchgen
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
+from torchgen.gen import parse_native_yaml
+from torchgen.model import DispatchKey
 
 import sgfd.distill.stage
 import sgfd.recommenders.preparation
@@ -80,6 +85,35 @@ class Dispatch(TorchDispatchMode):
         return run_held(func, args, kwargs or {})
 
 
+@cache
+def known_operations() -> tuple[dict, dict]:
+    """By name, what torch's table says of an operation; by device, which have kernels there."""
+    table = Path(torchgen.__file__).parent / "packaged/ATen/native"
+    parsed = parse_native_yaml(table / "native_functions.yaml", table / "tags.yaml")
+    by_name = {str(known.func.name): known for known in parsed.native_functions}
+    return by_name, parsed.backend_indices
+
+
+@cache
+def runs_on_cuda(operation: str, layouts: frozenset[torch.layout]) -> bool:
+    by_name, kernels = known_operations()
+    known = by_name[operation.removeprefix("aten.").removesuffix(".default")]
+    if known.structured_delegate is not None:
+        known = by_name[str(known.structured_delegate)]
+    if torch.sparse_csr in layouts:
+        device = DispatchKey.SparseCsrCUDA
+    elif torch.sparse_coo in layouts:
+        device = DispatchKey.SparseCUDA
+    else:
+        device = DispatchKey.CUDA
+    return bool(
+        kernels[device].has_kernel(known)
+        or known.has_composite_implicit_autograd_kernel
+        or known.has_composite_explicit_autograd_kernel
+        or known.has_composite_explicit_autograd_non_functional_kernel
+    )
+
+
 def tensors_in(tree: object) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
@@ -93,6 +127,9 @@ def run_held(func, args, kwargs):
         elsewhere = [t for t in given if not isinstance(t, OnStandIn) and t.dim() > 0]
         assert not elsewhere, f"{func} meets tensors of two devices"
     held_args, held_kwargs = tree_map_only(OnStandIn, lambda tensor: tensor.held, (args, kwargs))
+    if here:
+        layouts = frozenset(tensor.layout for tensor in tensors_in((held_args, held_kwargs)))
+        assert runs_on_cuda(str(func), layouts), f"{func} of {set(layouts)} has no CUDA kernel"
     held_args, held_kwargs = tree_map_only(
         torch.device, lambda _: torch.device("cpu"), (held_args, held_kwargs)
     )
@@ -161,6 +198,13 @@ def test_the_stand_in_finds_what_a_gpu_would(on_stand_in):
             there + here
         with pytest.raises(RuntimeError):
             there.numpy()
+
+
+def test_an_operation_without_a_cuda_kernel_would_be_found():
+    assert runs_on_cuda("aten.addmm.default", frozenset({torch.strided, torch.sparse_csr}))
+    assert runs_on_cuda("aten.add.Tensor", frozenset({torch.strided}))  # by its out variant
+    assert not runs_on_cuda("aten.mkldnn_linear.default", frozenset({torch.strided}))
+    assert not runs_on_cuda("aten.topk.default", frozenset({torch.sparse_csr}))
 
 
 # Each backbone, with features and without where it can.
