@@ -2,8 +2,8 @@
 
 The stand-in is a device `standin:0`. What lies on it is computed by the CPU's kernels, so that its
 numbers are the CPU's; but as on a GPU, an operation that meets tensors of both devices fails, and
-numpy reads none before `.cpu()`. To code that asks, its tensors are on CUDA. Each operation must have
-a CUDA kernel for such tensors, or be made of others, by torch's own table, native_functions.yaml. It
+numpy reads none before `.cpu()`. To code that asks, its tensors are on CUDA. Each operation must
+have a CUDA kernel for such tensors, or be made of others, by torch's own native_functions.yaml. It
 says nothing of those kernels' speed and rounding, nor of the types that they take.
 """
 
