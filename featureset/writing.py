@@ -118,8 +118,9 @@ class FeatureSetWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            for worker in (self._to_arrays, self._to_table, self._table.to_file):
+            for worker in (self._to_arrays, self._to_table):
                 worker.abandon()
+            self._table.abandon()
 
     def append(self, block: Block) -> None:
         """Take the next b rows: float32 (b, d) of every modality, a row of NaN where lacking.
@@ -291,12 +292,13 @@ class _Table:
         fields += [(name, column.arrow) for name, column in columns.items()]
         self._schema = pa.schema(fields)
         self._file = _HashedFile(path)
-        self.to_file = _Worker(self._file.write, PAGES_AHEAD)
+        self._to_file = _Worker(self._file.write, PAGES_AHEAD)
+        self._sink = _Sink(self._to_file.put)
         # Real-valued vectors neither compress nor repeat: plain pages are fastest to read too.
         # Bytes are stored as 4 each, but for the places of a dictionary of at most 256.
         bytewide = [name for name, column in columns.items() if column.kind.itemsize == 1]
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(_Sink(self.to_file.put), mode="w"),
+            pa.PythonFile(self._sink, mode="w"),
             self._schema,
             compression="none",
             use_dictionary=["label", *(f"{name}.list.element" for name in bytewide)],
@@ -317,21 +319,31 @@ class _Table:
 
     def close(self) -> FileRecord:
         self._writer.close()
-        self.to_file.join()
+        self._to_file.join()
         return self._file.close()
+
+    def abandon(self) -> None:
+        self._sink.take = None
+        self._to_file.abandon()
 
 
 class _Sink:
-    """What pyarrow asks of a Python file. What it writes is bytes of their own, which may wait."""
+    """What pyarrow asks of a Python file. What it writes is bytes of their own, which may wait.
+
+    Attributes:
+        take: gets them; None when they are lost: a writer that was given up ends its file as it
+            is deleted, where an error would have nobody to go to.
+    """
 
     closed = False
 
     def __init__(self, take: Callable[[bytes], object]) -> None:
-        self._take = take
+        self.take: Callable[[bytes], object] | None = take
         self._bytes = 0
 
     def write(self, content: bytes) -> int:
-        self._take(content)
+        if self.take is not None:
+            self.take(content)
         self._bytes += len(content)
         return len(content)
 
