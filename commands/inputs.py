@@ -131,6 +131,8 @@ def features_path(reference: str, artifacts_root: Path) -> Path:
     """
     if not reference:
         raise click.UsageError("the feature set's name is empty; give its folder or name")
+    if reference.partition("/")[0] in (".", ".."):
+        return Path(reference)
     named = artifacts_root / reference
     is_version = "@" in reference and "/" not in reference and not Path(reference).is_dir()
     is_name = named.is_dir() or named.with_name(f"{named.name}@latest").is_file()

@@ -81,7 +81,12 @@ def evaluate(
     """
     import time
 
+    from sgfd.jobs import use_threads
+
     run = open_run(run_argument, run_option, runs_root)
+    if threads := run.record.get("threads"):
+        # Others add in another order, by which two items of a list may change places.
+        use_threads(threads[-1])
     generic = run.generic_features(load(dataset, data_root)) if dataset else None
     start = time.perf_counter()
     metrics = _measured(run, generic)

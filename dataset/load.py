@@ -88,7 +88,9 @@ def find_dataset(reference: str | Path, data_root: Path | None = None) -> Path:
         DatasetError: there is none of that name; the nearest names are in the message.
     """
     root = find_data_root(data_root)
-    for folder in (root / reference, Path(reference)):
+    # `.` and `..` are said of where one is.
+    is_place = str(reference).partition("/")[0] in (".", "..")
+    for folder in (Path(reference),) if is_place else (root / reference, Path(reference)):
         if folder.is_dir():
             return folder
         if folder.is_file():
@@ -111,5 +113,13 @@ def list_datasets(data_root: Path | None = None) -> list[tuple[str, str]]:
     """Name and layout of every data set that can be named."""
     root = find_data_root(data_root)
     folders = sorted(root.iterdir()) if root.is_dir() else []
-    found = [(f.name, recognise(f)) for f in folders if f.is_dir()]
+    found = [(f.name, _recognise_readable(f)) for f in folders if f.is_dir()]
     return [(SAMPLE, "sample"), *((name, layout) for name, layout in found if layout)]
+
+
+def _recognise_readable(folder: Path) -> str | None:
+    """The layout of a folder; None of one that may not be read, such as a disk's `lost+found`."""
+    try:
+        return recognise(folder)
+    except OSError:
+        return None

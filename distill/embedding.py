@@ -5,6 +5,7 @@ streamed block by block, those of the old set too, and the result is written and
 stage one's is.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from sgfd.distill.errors import DistillError
 from sgfd.distill.stage import (
     EXPORT_ROWS,
     EXPORT_VALUES,
+    check_label_names,
     check_target,
     label_of_each,
     with_extras,
@@ -47,6 +49,8 @@ from sgfd.featureset import (
     other_rows,
 )
 from sgfd.jobs import WorkFolder, progress
+
+logger = logging.getLogger("sgfd")
 
 Block = dict[str, NDArray[Any]]
 
@@ -87,7 +91,8 @@ def embed(
 
     An item that lacks a modality gets a row of NaN in it; where a modality is the sum of parts,
     those that the item has make it. Compressed modalities are encoded by the old set's own scales
-    and codebooks. A table of neighbours is made again over all rows, since a new item may be
+    and codebooks; numbers far beyond an int8's scale are cut off, and a warning says of how many
+    rows. A table of neighbours is made again over all rows, since a new item may be
     nearer to an old one than its neighbours so far: that takes time that grows with the square of
     the number of items, as it does in stage one.
 
@@ -102,9 +107,10 @@ def embed(
         overwrite: replace an existing feature set.
 
     Raises:
-        FeatureSetError: the old set has no student or a file that is not the manifest's, or an
-            encoding can't hold a new row.
-        DistillError: the catalogue is empty, lacks a modality, or has one of another width; the
+        FeatureSetError: the old set has no student or a file that is not the manifest's, or
+            float16 can't hold a new row.
+        DistillError: the catalogue is empty, lacks a modality, has one of another width, or more
+            labels than a manifest can name; the
             target is no place for a feature set; the old set was replaced meanwhile.
         DatasetError: a feature file is broken.
         JobError: the target exists, or another process is making it.
@@ -122,6 +128,8 @@ def embed(
             features.path / name, "sha256 is not the manifest's", "get the file again"
         )
     plan = _Plan(features, dataset.name, catalog, sources, append)
+    if (labels := _label_record(plan)) is not None:
+        check_label_names(f"data set {dataset.name}", labels.names)
     identity = {
         "derived_from": plan.derivation.model_dump(),
         "modalities": sorted(sources),
@@ -259,7 +267,7 @@ def _write(plan: _Plan, folder: Path, name: str) -> int:
     old = plan.features.manifest
     there = {modality.name: 0 for modality in old.plain}
     dimensions = {modality.name: modality.dimension for modality in old.plain}
-    changed = 0
+    changed, cut_off = 0, dict.fromkeys(plan.compressed, 0)
     with (
         FeatureSetWriter(folder, plan.ids, plan.labels, dimensions, plan.compressed) as writer,
         progress(plan.kept + plan.catalog.n_items, "embedding") as advance,
@@ -277,13 +285,23 @@ def _write(plan: _Plan, folder: Path, name: str) -> int:
             changed += _count_changed(plan, part, made)
             fresh = plan.fresh[part]
             if fresh.any():
-                write({modality: rows[fresh] for modality, rows in made.items()})
+                new = {modality: rows[fresh] for modality, rows in made.items()}
+                for modality, each in plan.compressed.items():
+                    cut_off[modality] += int(each.codec.cut_off(new[each.of]).sum())
+                write(new)
             advance(len(fresh))
         writer.add_student(plan.features.student())
         wanted = old.neighbours and Neighbours(
             k=old.neighbours.k, modalities=old.neighbours.modalities
         )
         writer.finish(with_extras(writer, _manifest(plan, name, there), wanted))
+    for modality, rows in cut_off.items():
+        if rows:
+            logger.warning(
+                f"{modality}: {rows} of {plan.derivation.added} new rows hold much larger numbers "
+                f"than its scales can; they are cut off there, and whole in "
+                f"{plan.compressed[modality].of}"
+            )
     return changed
 
 

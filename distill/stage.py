@@ -414,13 +414,7 @@ def usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
         )
     if method.needs_features:
         _check_modalities(catalog)
-    lines = (len(name.encode()) + BESIDE_LABEL for name in catalog.label_names)
-    if sum(lines) > MOST_IN_LABELS:
-        raise DistillError(
-            where,
-            f"has {len(catalog.label_names):,} labels, more than a manifest can name",
-            "give categories, not titles or ids, or none",
-        )
+    check_label_names(where, catalog.label_names)
     if method.fuses and len(catalog.features) > 1 and FUSED in catalog.features:
         raise DistillError(
             catalog.features[FUSED].source,
@@ -428,6 +422,20 @@ def usable_catalog(dataset: Dataset, name: str, method: Method) -> ItemCatalog:
             "name it otherwise",
         )
     return catalog
+
+
+def check_label_names(where: str, names: Sequence[str]) -> None:
+    """Whether a manifest has room for the names of labels.
+
+    Raises:
+        DistillError: it has not.
+    """
+    if sum(len(name.encode()) + BESIDE_LABEL for name in names) > MOST_IN_LABELS:
+        raise DistillError(
+            where,
+            f"has {len(names):,} labels, more than a manifest can name",
+            "give categories, not titles or ids, or none",
+        )
 
 
 def _check_modalities(catalog: ItemCatalog) -> None:

@@ -25,6 +25,7 @@ from sgfd.featureset.manifest import (
 
 BLOCK_ROWS = 8192  # of a fit, at most: they may be made from far wider generic rows
 BLOCK_VALUES = 2**22  # of one block of rows: 16 MiB
+CUT_OFF = 0.1  # of a row's length that int8 may leave out: the cosine is still 0.995
 SUBVECTOR = 4  # columns that one code of product quantisation stands for
 CENTROIDS = 256  # of a code of 8 bits
 TRAINING_ROWS = 256 * CENTROIDS  # more than these FAISS does not use either
@@ -87,6 +88,11 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, codes: Codes) -> Floats:
         """Stored rows (b, c) as float32 (b, d)."""
+
+    def cut_off(self, rows: Floats) -> NDArray[np.bool_]:
+        """Which rows (b, d) hold numbers so large that what is stored lacks over a tenth of the
+        row's length, bool (b,)."""
+        return np.zeros(len(rows), dtype=bool)
 
     def tensors(self) -> dict[str, Codes]:
         """By name, what decoding needs beside the stored rows."""
@@ -160,6 +166,11 @@ class Int8(Codec):
         codes: Codes = np.clip(np.rint(rows / self.scale), -127, 127).astype(np.int8)
         return codes
 
+    def cut_off(self, rows: Floats) -> NDArray[np.bool_]:
+        beyond = np.maximum(np.abs(rows) - 127 * self.scale, 0)
+        lost, whole = (np.linalg.norm(part, axis=1) for part in (beyond, rows))
+        return np.asarray(lost > CUT_OFF * whole)
+
     def decode(self, codes: Codes) -> Floats:
         return np.multiply(codes, self.scale, dtype=np.float32)
 
@@ -191,7 +202,8 @@ class ProductQuantiser(Codec):
             source.rows(items[start : start + BLOCK_ROWS])
             for start in range(0, len(items), BLOCK_ROWS)
         ]
-        rows = _filled(np.concatenate(parts))
+        joined = np.concatenate(parts)
+        rows = _filled(joined, joined.shape[1] + -joined.shape[1] % SUBVECTOR)
         # FAISS needs as many rows as centroids; repeated ones give each row a centroid of its own.
         if len(rows) < CENTROIDS:
             rows = np.resize(rows, (CENTROIDS, rows.shape[1]))
@@ -220,7 +232,7 @@ class ProductQuantiser(Codec):
         columns, _, width = self.codebooks.shape
         quantiser = faiss.ProductQuantizer(columns * width, columns, 8)
         faiss.copy_array_to_vector(self.codebooks.reshape(-1), quantiser.centroids)
-        codes: Codes = quantiser.compute_codes(_filled(rows))
+        codes: Codes = quantiser.compute_codes(_filled(rows, columns * width))
         return codes
 
     def decode(self, codes: Codes) -> Floats:
@@ -381,6 +393,6 @@ def _checked(
     return tensor
 
 
-def _filled(rows: Floats) -> Floats:
-    """Rows with columns of 0 behind them, up to a multiple of the width of a sub-vector."""
-    return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, -rows.shape[1] % SUBVECTOR))))
+def _filled(rows: Floats, columns: int) -> Floats:
+    """Rows with columns of 0 behind them, up to so many."""
+    return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, columns - rows.shape[1]))))

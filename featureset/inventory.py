@@ -61,12 +61,13 @@ def inventory(root: Path) -> tuple[list[Entry], list[str]]:
     """
     entries, problems = [], []
     for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if path.name.startswith(".") or not (path / MANIFEST).is_file():
-            continue
         try:
-            entries.append(_entry(load(path)))
+            if not path.name.startswith(".") and (path / MANIFEST).is_file():
+                entries.append(_entry(load(path)))
         except FeatureSetError as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path}: can't be read ({error.strerror}); allow it")
     return in_order(entries), problems
 
 
@@ -94,19 +95,22 @@ def lineage(opened: FeatureSet, root: Path) -> dict[str, Any]:
     """
     entries, _ = inventory(root)
     known = {each.manifest_sha256: each for each in entries}
-    made, pending = [], [opened.manifest_sha256]
-    while pending:
-        source = pending.pop()
-        for each in entries:
-            origin = each.manifest.derived_from
-            if origin is not None and origin.manifest_sha256 == source:
-                made.append(each.label)
-                pending.append(each.manifest_sha256)
+    made: list[Entry] = []
+    sources, found = {opened.manifest_sha256}, {opened.manifest_sha256}
+    while found:  # of a set there may be several copies: a version, and the one at work
+        made += (latest := [each for each in entries if _made_from(each) in found])
+        found = {each.manifest_sha256 for each in latest} - sources
+        sources |= found
     return {
         "set": _described(opened),
         "derived_from": _origin(opened.manifest, known),
-        "derived": sorted(set(made)),
+        "derived": sorted({each.label for each in made}),
     }
+
+
+def _made_from(entry: Entry) -> str | None:
+    origin = entry.manifest.derived_from
+    return origin.manifest_sha256 if origin is not None else None
 
 
 def _described(opened: FeatureSet) -> dict[str, Any]:

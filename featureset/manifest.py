@@ -278,6 +278,14 @@ class Manifest(_Part):
         return [modality for modality in self.plain if not modality.parts]
 
     @property
+    def student_sha256(self) -> str | None:
+        """What identifies the student, its file and how it embeds; None without one."""
+        if self.student is None:
+            return None
+        described = self.student.model_dump_json() + self.files[self.student.file].sha256
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    @property
     def usual_modalities(self) -> list[str]:
         """Names of the modalities for a reader who names none."""
         return list(self.default_modalities) or self.plain_modalities

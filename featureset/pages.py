@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 _UNFOLDED, _STORED = 2, 3  # fields of a head: bytes of the page in memory and in the file
 _INTEGERS = (4, 5, 6)  # types of the compact protocol: 16, 32 and 64 bits
 _FIXED = {1: 0, 2: 0, 3: 1, 7: 8}  # bytes of true, false, a byte, a double
+MOST_DEPTH = 8  # of structs and lists in one another; a head that is none nests for ever
 _BINARY, _LIST, _SET, _STRUCT = 8, 9, 10, 12
 
 
@@ -42,7 +43,7 @@ def _pages(content: mmap.mmap, at: int, end: int) -> Iterator[int]:
     if not 0 <= at <= end <= len(content):
         raise ValueError("a column leads out of the file")
     while at < end:
-        head = _Head(content, at)
+        head = _Head(content, at, end)
         sizes = head.integers()
         unfolded, stored = sizes.get(_UNFOLDED, -1), sizes.get(_STORED, -1)
         if unfolded < 0 or stored < 0:
@@ -52,13 +53,15 @@ def _pages(content: mmap.mmap, at: int, end: int) -> Iterator[int]:
 
 
 class _Head:
-    """A Thrift struct, read from `at` on; afterwards `at` is where it ends."""
+    """A Thrift struct, read from `at` on and before `end`; afterwards `at` is where it ends."""
 
-    def __init__(self, content: mmap.mmap, at: int) -> None:
-        self.content, self.at = content, at
+    def __init__(self, content: mmap.mmap, at: int, end: int) -> None:
+        self.content, self.at, self.end = content, at, end
 
-    def integers(self) -> dict[int, int]:
+    def integers(self, depth: int = 0) -> dict[int, int]:
         """The struct's own integers by field; all else is passed over."""
+        if depth > MOST_DEPTH:
+            raise ValueError("a page's head nests too deep")
         found, field = {}, 0
         while kind := self._byte():
             delta, kind = kind >> 4, kind & 15
@@ -66,10 +69,10 @@ class _Head:
             if kind in _INTEGERS:
                 found[field] = self._integer()
             else:
-                self._pass_over(kind)
+                self._pass_over(kind, depth)
         return found
 
-    def _pass_over(self, kind: int) -> None:
+    def _pass_over(self, kind: int, depth: int) -> None:
         if kind in _INTEGERS:
             self._integer()
         elif kind in _FIXED:
@@ -78,16 +81,21 @@ class _Head:
             length = self._unsigned()  # moves `at` itself
             self.at += length
         elif kind == _STRUCT:
-            self.integers()
+            self.integers(depth + 1)
         elif kind in (_LIST, _SET):
+            if depth >= MOST_DEPTH:
+                raise ValueError("a page's head nests too deep")
             size, inside = divmod(self._byte(), 16)
-            for _ in range(self._unsigned() if size == 15 else size):
-                self._pass_over(3 if inside in (1, 2) else inside)
+            size = self._unsigned() if size == 15 else size
+            if size > self.end - self.at:  # each takes a byte or more
+                raise ValueError("a page's head has a list that leads out of it")
+            for _ in range(size):
+                self._pass_over(3 if inside in (1, 2) else inside, depth + 1)
         else:
             raise ValueError(f"a page's head has a field of type {kind}")
 
     def _byte(self) -> int:
-        if not 0 <= self.at < len(self.content):
+        if not 0 <= self.at < self.end:
             raise ValueError("a page's head leads out of the file")
         self.at += 1
         return self.content[self.at - 1]

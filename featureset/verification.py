@@ -1,6 +1,7 @@
 """Whether a feature set is whole, unchanged and in agreement with itself."""
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.pages import unfolded_bytes
 from sgfd.featureset.reading import FeatureSet, load, room_to_unfold
 
+HASHED_BYTES = 2**18  # at a time
 CACHED_VALUES = 2**18  # of a block of rows that is looked at several times: 1 MiB
 ROUNDING = 1e-6  # of a similarity, on another machine
 NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
@@ -68,10 +70,15 @@ def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
+    given_up = threading.Event()
     with ThreadPoolExecutor(1) as beside:  # the checks want a core of their own
-        hashing = beside.submit(changed_files, opened, at_once=1)
-        problems = _check_contents(opened, catalogue)
-        changed = hashing.result()
+        hashing = beside.submit(changed_files, opened, at_once=1, given_up=given_up)
+        try:
+            problems = _check_contents(opened, catalogue)
+            changed = hashing.result()
+        except BaseException:
+            given_up.set()
+            raise
     if changed:  # what the files say is not what was made: no use in telling of that
         return [
             f"{opened.path / name}: sha256 is not the manifest's; get the file again"
@@ -96,18 +103,30 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
     return problems
 
 
-def changed_files(opened: FeatureSet, at_once: int = 2) -> list[str]:
-    """Names of the files that are not those that were written, by their sha256."""
-    names = list(opened.manifest.files)
+def changed_files(
+    opened: FeatureSet, at_once: int = 2, given_up: threading.Event | None = None
+) -> list[str]:
+    """Names of the files that are not those that were written, by their sha256.
+
+    Args:
+        given_up: once it is set, hashing ends soon, and what is returned means nothing.
+    """
+    names, given_up = list(opened.manifest.files), given_up or threading.Event()
     with ThreadPoolExecutor(at_once) as pool:  # hashing lets go of the interpreter
-        changed = pool.map(partial(_is_changed, opened), names)
-        return [name for name, other in zip(names, changed, strict=True) if other]
+        try:
+            changed = list(pool.map(partial(_is_changed, opened, given_up), names))
+        except BaseException:
+            given_up.set()
+            raise
+    return [name for name, other in zip(names, changed, strict=True) if other]
 
 
-def _is_changed(opened: FeatureSet, name: str) -> bool:
-    with (opened.path / name).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest != opened.manifest.files[name].sha256
+def _is_changed(opened: FeatureSet, given_up: threading.Event, name: str) -> bool:
+    digest, block = hashlib.sha256(), memoryview(bytearray(HASHED_BYTES))
+    with (opened.path / name).open("rb", buffering=0) as file:
+        while not given_up.is_set() and (read := file.readinto(block)):
+            digest.update(block[:read])
+    return digest.hexdigest() != opened.manifest.files[name].sha256
 
 
 def _check_stray_files(opened: FeatureSet) -> list[str]:

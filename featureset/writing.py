@@ -18,11 +18,13 @@ from safetensors.numpy import save
 from sgfd.featureset.card import card
 from sgfd.featureset.compression import Compressed, Rows, open_compressed
 from sgfd.featureset.croissant import croissant
+from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import (
     CARD,
     CROISSANT,
     ENCODINGS,
     MANIFEST,
+    MANIFEST_BYTES,
     MAP,
     NEIGHBOURS,
     STUDENT,
@@ -178,7 +180,11 @@ class FeatureSetWriter:
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Complete the files, write the map, the card and what data hubs read, and last of all the
-        manifest with its records."""
+        manifest with its records.
+
+        Raises:
+            FeatureSetError: the manifest is larger than a reader takes.
+        """
         picture = self._picture(manifest)  # while the last blocks are written
         if picture is not None:
             self._add(MAP, picture.png)
@@ -192,8 +198,15 @@ class FeatureSetWriter:
         whole = Manifest.model_validate(
             manifest.model_dump() | {"files": dict(sorted(self._files.items()))}
         )
-        text = whole.model_dump_json(indent=2) + "\n"
-        (self.folder / MANIFEST).write_bytes(text.encode())
+        content = (whole.model_dump_json(indent=2) + "\n").encode()
+        if len(content) > MANIFEST_BYTES:
+            raise FeatureSetError(
+                self.folder / MANIFEST,
+                f"would have {len(content):,} bytes, and no reader takes more than "
+                f"{MANIFEST_BYTES:,}",
+                "give fewer labels, or shorter names",
+            )
+        (self.folder / MANIFEST).write_bytes(content)
         return whole
 
     def _keep_drawn(self, block: Block) -> None:

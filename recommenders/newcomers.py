@@ -152,7 +152,7 @@ class KnownItems:
 def _refuse_other_features(run: Run, features: FeatureSet) -> None:
     """New rows mean something only in the space of the old ones: shared items must agree.
 
-    Where none is shared, the set must be made by the student of the set that the run has.
+    Where none is shared, one student must have made the rows of both sets.
     """
     used = run.record["features"]
     alignment = features.align(run.names.items, min_coverage=0.0)
@@ -179,7 +179,9 @@ def _refuse_other_features(run: Run, features: FeatureSet) -> None:
             )
     derived = features.manifest.derived_from
     known = {features.manifest_sha256, derived.manifest_sha256 if derived else ""}
-    if not compared and used["manifest_sha256"] not in known:
+    student = used.get("student_sha256")  # an early run does not say
+    same_student = student is not None and student == features.manifest.student_sha256
+    if not compared and not same_student and used["manifest_sha256"] not in known:
         raise JobError(
             features.path,
             f"shares no item with {run.folder}, and was not embedded from its feature set",

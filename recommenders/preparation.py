@@ -128,6 +128,7 @@ def prepare(
         used = {
             "name": features.manifest.name,
             "manifest_sha256": features.manifest_sha256,
+            "student_sha256": features.manifest.student_sha256,
             "coverage": alignment.coverage,
             "modalities": list(aligned),
             "scale": feature_scale,

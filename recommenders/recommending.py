@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sgfd.jobs import JobError, whole_number
 from sgfd.recommenders.evaluation import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
 from sgfd.recommenders.ranking import rank_by_vectors
-from sgfd.recommenders.run_folder import Run, write_lists
+from sgfd.recommenders.run_folder import LIST_SCHEMA, Run, write_lists
 
 
 def recommend(
@@ -68,12 +70,14 @@ def write_recommendations(
     """Lists of all users as a Parquet file (one row a user), in bounded memory.
 
     Raises:
-        JobError: the file exists and is not to be overwritten, its folder doesn't, no item has the
-            label, or k is below 1.
+        JobError: the file exists and is not to be overwritten or holds something else, its folder
+            doesn't, no item has the label, or k is below 1.
     """
     path = Path(path)
     if path.exists() and not (overwrite and path.is_file()):
         raise JobError(path, "exists already", "choose another name or add --overwrite")
+    if path.exists() and not _holds_lists(path):
+        raise JobError(path, "exists already, and holds no such lists", "choose another name")
     if not path.parent.is_dir():
         raise JobError(path.parent, "is no folder", "make it, or choose another place")
     k = _length(run, k)
@@ -85,6 +89,14 @@ def write_recommendations(
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _holds_lists(path: Path) -> bool:
+    """Whether a file is one that `write_recommendations` made."""
+    try:
+        return bool(pq.read_schema(path).names == LIST_SCHEMA.names)
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _length(run: Run, k: int) -> int:

@@ -51,6 +51,14 @@ NARROWED_FORMAT = 2  # judged among some items or users alone: readers of 1 woul
 PARTS = ("train", "valid", "test")
 REFIT = "refit"  # the folder of the run inside the run
 USERS_A_BLOCK = 16_384
+LIST_SCHEMA = pa.schema(
+    {
+        "user_id": pa.string(),
+        "item_id": pa.list_(pa.string()),
+        "item_index": pa.list_(pa.int64()),
+        "score": pa.list_(pa.float32()),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -395,12 +403,9 @@ def write_lists(
     """
     rank = rank or run.rank
     seen = run.split.seen_before("test")
-    kinds = {"user_id": pa.string(), "item_id": pa.list_(pa.string())}
-    kinds |= {"item_index": pa.list_(pa.int64()), "score": pa.list_(pa.float32())}
-    schema = pa.schema(list(kinds.items()))
     ids = pa.array(run.names.items, pa.string())
     n_users = len(run.names.users)
-    with pq.ParquetWriter(path, schema) as writer, progress(n_users, "listing") as advance:
+    with pq.ParquetWriter(path, LIST_SCHEMA) as writer, progress(n_users, "listing") as advance:
         for start in range(0, n_users, USERS_A_BLOCK):
             users = np.arange(start, min(start + USERS_A_BLOCK, n_users))
             lists, scores = rank(users, k, seen.take(users), candidates)
@@ -413,5 +418,5 @@ def write_lists(
                 pa.ListArray.from_arrays(offsets, items),
                 pa.ListArray.from_arrays(offsets, pa.array(scores[filled])),
             ]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
+            writer.write_batch(pa.record_batch(columns, schema=LIST_SCHEMA))
             advance(len(users))

@@ -59,6 +59,13 @@ def read_native(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, I
         if catalog is None:
             return None, None
         items = catalog.items
+    else:
+        for file in sorted(folder.glob("*.npy")):
+            problems.warning(
+                file,
+                f"is not read without {ITEMS}",
+                "add that, with a column item_id that names the items of its rows",
+            )
     interactions = None
     if (folder / INTERACTIONS).exists():
         interactions = problems.attempt(_read_interactions, folder / INTERACTIONS, items, problems)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgfd.dataset import DatasetError, list_datasets, load_dataset
+from sgfd.dataset import DatasetError, list_datasets, load, load_dataset
 
 
 def test_sgfd_layout_keeps_string_ids_labels_titles_and_gaps(sgfd_folder):
@@ -227,3 +227,33 @@ def test_without_split_a_repeated_pair_is_one_and_held_out_at_its_first_time(nat
     if timed:
         assert (parts.test.item.tolist(), parts.test.timestamp.tolist()) == ([3], [4])
     assert "rows 3, 5: 2 pairs stand there before" in " ".join(p.what for p in dataset.warnings)
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(tmp_path, sgfd_folder, monkeypatch):
+    (sgfd_folder.parent / "lost+found").mkdir()
+
+    def refused(folder):
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return recognise(folder)
+
+    recognise = load.recognise
+    monkeypatch.setattr(load, "recognise", refused)
+    assert ("small", "sgfd") in list_datasets(sgfd_folder.parent)
+    with pytest.raises(DatasetError, match="choose small"):
+        load_dataset("smal", sgfd_folder.parent)
+
+
+def test_a_point_is_where_one_is_whatever_the_data_root(sgfd_folder, monkeypatch):
+    monkeypatch.chdir(sgfd_folder)
+    monkeypatch.setenv("PIPELINE_DATA", str(sgfd_folder.parent))
+    for here in (".", "../small"):
+        assert load_dataset(here).name == "small"
+
+
+def test_features_that_nothing_names_are_told_of(native_folder):
+    np.save(native_folder / "image.npy", np.ones((4, 2), np.float32))
+    (native_folder / "items.parquet").unlink()
+    warnings = load_dataset(native_folder).warnings
+    told = [each.where for each in warnings if each.what == "is not read without items.parquet"]
+    assert told == sorted(map(str, native_folder.glob("*.npy")))

@@ -447,3 +447,27 @@ def test_a_set_that_is_replaced_meanwhile_is_not_overwritten(
         embed(opened, catalogue(generic), made.artifact, append=True, overwrite=True)
     assert load(made.artifact).manifest.created == "later"
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_rows_beyond_the_scales_of_int8_are_told_of(generic, catalogue, tmp_path, caplog):
+    made = distill(
+        load_dataset("sample"), tmp_path / "old", PCASettings(dimension=8), compress=["int8"]
+    )
+    larger = {name: rows.copy() for name, rows in generic.items()}
+    larger["image"][[2, 6]] *= 1_000
+    embed(load(made.artifact), catalogue(larger), tmp_path / "new")
+    assert "image_int8: 2 of 12 new rows hold much larger numbers than its" in caplog.text
+    assert "text_int8" not in caplog.text
+
+
+def test_more_labels_than_a_manifest_names_are_refused_first(
+    old, generic, catalogue, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sgfd.distill.stage.MOST_IN_LABELS", 10)
+    with pytest.raises(DistillError, match="has 2 labels, more than a manifest can name"):
+        embed(old, catalogue(generic), tmp_path / "new")
+    monkeypatch.undo()
+    monkeypatch.setattr("sgfd.featureset.writing.MANIFEST_BYTES", 300)
+    with pytest.raises(FeatureSetError, match="and no reader takes more than 300"):
+        embed(old, catalogue(generic), tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []

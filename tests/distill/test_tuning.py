@@ -78,6 +78,13 @@ def test_timestamps_that_make_other_parts_are_another_search(tmp_path):
         tune(changed, tmp_path / "t", START, **options)
 
 
+def test_another_start_is_another_search(tmp_path):
+    options = {"trials": 1, "threads": 1, "ranges": {"ridge": Range(0.5, 10)}}
+    tune(load_dataset("sample"), tmp_path / "t", replace(START, ridge=1.0), **options)
+    with pytest.raises(JobError, match=r"other inputs \(settings\)"):
+        tune(load_dataset("sample"), tmp_path / "t", replace(START, ridge=5.0), **options)
+
+
 def test_an_export_that_interactions_guided_is_refused_before_any_trial(tmp_path):
     dataset = replace(load_dataset("sample"), path=tmp_path)
     (tmp_path / "export.json").write_text('{"feature_set": "x", "guided": true}')

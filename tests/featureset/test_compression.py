@@ -219,3 +219,26 @@ def test_two_writings_are_the_same_bytes(compressed_set, make_compressed, tmp_pa
     for path in compressed_set.iterdir():
         if path.name not in ("manifest.json", "README.md", "croissant.json"):
             assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_int8_says_which_rows_it_cuts_off(rng, source):
+    codec = Int8.fit(source(rng.normal(size=(50, 4)).astype(np.float32)), 0)
+    most = codec.scale * np.float32(127)
+    barely = most * np.array([1, 1, -1.1, 1], np.float32)
+    beyond = most * np.array([1, 1, -2, 1], np.float32)
+    rows = np.stack([most, barely, beyond, np.full(4, np.nan, np.float32)])
+    assert codec.cut_off(rows).tolist() == [False, False, True, False]
+    for row, least in zip(rows[1:3], (0.995, 0), strict=True):
+        kept = codec.decode(codec.encode(row[None]))[0]
+        cosine = kept @ row / np.linalg.norm(kept) / np.linalg.norm(row)
+        assert least < cosine < (1 if least else 0.995)
+
+
+@pytest.mark.parametrize(("d", "codes", "width"), [(12, 2, 8), (6, 3, 2), (7, 2, 4)])
+def test_codebooks_of_any_width_that_the_format_allows_encode(d, codes, width, rng):
+    codebooks = rng.normal(size=(codes, 256, width)).astype(np.float32)
+    codebooks[-1, :, width - (codes * width - d) :] = 0  # columns that fill the last code
+    codec = ProductQuantiser(codebooks, d)
+    stored = rng.integers(0, 256, (5, codes), dtype=np.uint8)
+    rows = codec.decode(stored)
+    np.testing.assert_array_equal(codec.decode(codec.encode(rows)), rows)

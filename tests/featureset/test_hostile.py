@@ -2,8 +2,10 @@
 
 import base64
 import json
+import mmap
 import os
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from sgfd.featureset import FeatureSetError, load, verify
+from sgfd.featureset import FeatureSetError, load, pages, verification, verify
 
 
 def edit(folder, change):
@@ -617,3 +619,54 @@ def test_a_reader_sees_the_old_or_the_new_set_never_a_mixture(tmp_path, make):
     reader.join()
     assert wrong == []
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def structs(levels):
+    """Heads of structs in one another."""
+    return bytes([0x1C] * levels)
+
+
+FORGED_HEADS = {
+    "a list of 10^18": (b"\x19\xf3" + varint(10**18 // 2), "has a list that leads out of it"),
+    "structs without end": (structs(5_000), "nests too deep"),
+    "a text that leads out": (b"\x18" + varint(10**9), "leads out of the file"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED_HEADS)
+def test_a_forged_page_head_is_refused_at_once(kind, tmp_path):
+    head, what = FORGED_HEADS[kind]
+    path = tmp_path / "forged"
+    path.write_bytes(head + bytes(100))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        begun = time.perf_counter()
+        with pytest.raises(ValueError, match=what):
+            list(pages._pages(content, 0, len(content)))
+        assert time.perf_counter() - begun < 10
+
+
+def test_interrupted_verifying_hashes_no_further(feature_set, monkeypatch):
+    """Ctrl-C while the rows are looked at: the other thread lets go of its files."""
+    hashed, updates = threading.Event(), []
+
+    class Slow:
+        def update(self, block):
+            updates.append(len(block))
+            hashed.set()
+            time.sleep(0.05)
+
+        def hexdigest(self):
+            return ""
+
+    def interrupted(*_):
+        assert hashed.wait(10)
+        raise KeyboardInterrupt
+
+    opened = load(feature_set)
+    monkeypatch.setattr(verification, "load", lambda path: opened)
+    monkeypatch.setattr(verification, "HASHED_BYTES", 16)  # ten blocks and more of each file
+    monkeypatch.setattr(verification.hashlib, "sha256", Slow)
+    monkeypatch.setattr(verification, "_check_contents", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verify(feature_set)
+    assert len(updates) < 10

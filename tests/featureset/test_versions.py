@@ -2,12 +2,17 @@
 
 import os
 import shutil
+import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sgfd.featureset import FeatureSetError, inventory, lineage, load, push, verify, version_of
 from sgfd.featureset.sharing import in_silence
+
+inventory_module = sys.modules["sgfd.featureset.inventory"]
 
 
 @pytest.fixture
@@ -185,3 +190,40 @@ def test_lineage_of_a_set_that_stage_one_made(root):
     assert found["derived_from"] is None
     assert found["derived"] == []
     assert found["set"]["dataset"]["name"] == "tiny"
+
+
+def test_lineage_of_many_generations_with_copies_takes_no_longer(monkeypatch):
+    """A weekly `embed --append`, published: two folders of each set hold the same manifest."""
+    made = [
+        SimpleNamespace(
+            label=f"s{week}-{copy}",
+            manifest_sha256=str(week),
+            manifest=SimpleNamespace(
+                derived_from=SimpleNamespace(manifest_sha256=str(week - 1)) if week else None
+            ),
+        )
+        for week in range(60)
+        for copy in range(3)
+    ]
+    monkeypatch.setattr(inventory_module, "inventory", lambda root: (made, []))
+    monkeypatch.setattr(inventory_module, "_described", lambda opened: None)
+    first = SimpleNamespace(manifest_sha256="0", manifest=made[0].manifest)
+    found = inventory_module.lineage(first, Path())["derived"]
+    assert found == sorted(f"s{week}-{copy}" for week in range(1, 60) for copy in range(3))
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_hides_no_other(root, monkeypatch):
+    locked = root / "lost+found"
+    locked.mkdir()
+    is_file = Path.is_file
+
+    def refused(path, *options, **more):
+        if path.parent == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path, *options, **more)
+
+    before, _ = inventory(root)
+    monkeypatch.setattr(Path, "is_file", refused)
+    entries, problems = inventory(root)
+    assert entries == before
+    assert problems == [f"{locked}: can't be read (Permission denied); allow it"]

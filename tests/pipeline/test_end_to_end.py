@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from sgfd.commands.inputs import read_ids
 from sgfd.commands.output import print_figures, print_metrics
+from sgfd.commands.runs import evaluate
 
 RUN_FILES = {
     "run.json",
@@ -102,14 +105,24 @@ def test_compressed_modalities_and_neighbours_are_made_shown_and_used(pipeline, 
 
 def test_evaluate_recomputes_the_same_numbers_from_the_run_alone(sample, run_in, tmp_path):
     folder, _, trained = sample
-    import shutil
-
     shutil.copytree(folder / trained["run"], tmp_path / "moved")
     again = run_in(tmp_path, "evaluate", "moved", "--json").json()
     assert again["metrics"] == trained["metrics"]
     assert again["recorded"] == sorted(n for n in trained["metrics"]["test"] if "diversity" in n)
     assert again["agrees"] is True
     assert set(again) >= TRAIN_KEYS
+
+
+def test_evaluate_adds_with_as_many_threads_as_the_training(sample, tmp_path, monkeypatch):
+    folder, _, trained = sample
+    shutil.copytree(folder / trained["run"], tmp_path / "moved")
+    record = json.loads((tmp_path / "moved" / "run.json").read_text())
+    (tmp_path / "moved" / "run.json").write_text(json.dumps(record | {"threads": [2, 3]}))
+    asked = []
+    monkeypatch.setattr("sgfd.jobs.use_threads", asked.append)
+    done = CliRunner().invoke(evaluate, [str(tmp_path / "moved")])
+    assert done.exit_code == 0, done.output
+    assert asked == [3]
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,13 @@ def test_items_that_share_none_must_be_of_the_same_student(tmp_path):
     assert extended.names.items[-3:].tolist() == ["n1", "n2", "n3"]
     with pytest.raises(JobError, match=r"shares no item .* embed the new items by s0"):
         recommenders.with_new_items(run, featureset.load(tmp_path / "new1"))
+    # What `diff` promises holds: another set of the same student, several steps away.
+    embed(sets[0], load_dataset(old), tmp_path / "again")
+    embed(featureset.load(tmp_path / "again"), load_dataset(new), tmp_path / "farther")
+    farther = featureset.load(tmp_path / "farther")
+    assert featureset.diff(sets[0], farther).serves
+    assert recommenders.with_new_items(run, farther).names.items[-1] == "n3"
+    assert not featureset.diff(sets[0], featureset.load(tmp_path / "new1")).serves
     # An item that lacked the features in training, and has them now, is no other feature.
     late = np.load(old / "image.npy")
     late[0] = 1
@@ -256,6 +263,14 @@ def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
         recommenders.write_recommendations(run, path)
     recommenders.write_recommendations(run, path, 3, overwrite=True)
     assert pd.read_parquet(path)["item_id"].map(len).eq(3).all()
+    pairs = pd.DataFrame({"user_id": ["u"], "item_id": ["i"]})
+    for other, save in (("pairs", pairs.to_parquet), ("notes", lambda to: to.write_text("mine"))):
+        save(tmp_path / other)
+        before = (tmp_path / other).read_bytes()
+        with pytest.raises(JobError, match="exists already, and holds no such lists"):
+            recommenders.write_recommendations(run, tmp_path / other, overwrite=True)
+        assert (tmp_path / other).read_bytes() == before
+        (tmp_path / other).unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
 
 
