@@ -40,9 +40,7 @@ T = TypeVar("T")
 
 BLOCKS_AHEAD = 2  # that wait to be written
 PAGES_AHEAD = 16  # of the table, encoded and to be written: 16 MiB
-NUMBERS_AT_ONCE = (
-    2**18
-)  # that pyarrow encodes: by its 1,024 the lists' levels take half as long again
+NUMBERS_AT_ONCE = 2**18  # that pyarrow encodes: by its own 1,024 a list takes half as long again
 
 
 @dataclass(frozen=True)
@@ -341,7 +339,7 @@ class _Table:
 
 
 class _Sink:
-    """What pyarrow asks of a Python file. What it writes is bytes of their own, which may wait.
+    """What pyarrow asks of a Python file. What it writes may wait: bytes of their own, as a rule.
 
     Attributes:
         take: gets them; None when they are lost: a writer that was given up ends its file as it
@@ -354,7 +352,8 @@ class _Sink:
         self.take: Callable[[bytes], object] | None = take
         self._bytes = 0
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | pa.Buffer) -> int:
+        content = bytes(content)  # which copies a buffer alone, that pyarrow may use again
         if self.take is not None:
             self.take(content)
         self._bytes += len(content)
