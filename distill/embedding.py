@@ -110,8 +110,8 @@ def embed(
         FeatureSetError: the old set has no student or a file that is not the manifest's, or
             float16 can't hold a new row.
         DistillError: the catalogue is empty, lacks a modality, has one of another width, or more
-            labels than a manifest can name; the
-            target is no place for a feature set; the old set was replaced meanwhile.
+            labels than a manifest can name; the target is no place for a feature set; the old set
+            was replaced meanwhile.
         DatasetError: a feature file is broken.
         JobError: the target exists, or another process is making it.
         KeyboardInterrupt: interrupted; nothing is left.
@@ -128,8 +128,8 @@ def embed(
             features.path / name, "sha256 is not the manifest's", "get the file again"
         )
     plan = _Plan(features, dataset.name, catalog, sources, append)
-    if (labels := _label_record(plan)) is not None:
-        check_label_names(f"data set {dataset.name}", labels.names)
+    if plan.label_record is not None:
+        check_label_names(f"data set {dataset.name}", plan.label_record.names)
     identity = {
         "derived_from": plan.derivation.model_dump(),
         "modalities": sorted(sources),
@@ -189,6 +189,19 @@ class _Plan:
         """Label name of each row, None where it has none."""
         labels = label_of_each(self.catalog)[self.fresh]
         return np.concatenate([self.features.labels, labels]) if self.append else labels
+
+    @cached_property
+    def label_record(self) -> Labels | None:
+        """The old set's label names, where its rows are kept, and after them those that are new."""
+        before = self.features.manifest.labels if self.append else None
+        if before is None and self.catalog.labels is None:
+            return None
+        names = dict.fromkeys(before.names if before else ())
+        if self.catalog.labels is not None:
+            used = distinct(self.catalog.labels[self.fresh])
+            names |= dict.fromkeys(self.catalog.label_names[place] for place in used[used >= 0])
+        labelled = sum(label is not None for label in self.labels)
+        return Labels(count=len(names), names=list(names), coverage=labelled / len(self.labels))
 
     @cached_property
     def derivation(self) -> Derivation:
@@ -351,26 +364,13 @@ def _manifest(plan: _Plan, name: str, there: dict[str, int]) -> Manifest:
             "producer": Producer(name="sgfd", version=version("sgfd")),
             "dataset": origin,
             "modalities": list(described.values()),
-            "labels": _label_record(plan),
+            "labels": plan.label_record,
             "student": old.student.model_copy(update={"file": STUDENT}),
             "neighbours": None,
             "derived_from": derivation,
             "files": {},
         }
     )
-
-
-def _label_record(plan: _Plan) -> Labels | None:
-    """The old set's label names, where its rows are kept, and after them those that are new."""
-    catalog, before = plan.catalog, plan.features.manifest.labels if plan.append else None
-    if before is None and catalog.labels is None:
-        return None
-    names = dict.fromkeys(before.names if before else ())
-    if catalog.labels is not None:
-        used = distinct(catalog.labels[plan.fresh])
-        names |= dict.fromkeys(catalog.label_names[place] for place in used[used >= 0])
-    labelled = sum(label is not None for label in plan.labels)
-    return Labels(count=len(names), names=list(names), coverage=labelled / len(plan.labels))
 
 
 def _checked_catalog(dataset: Dataset) -> ItemCatalog:

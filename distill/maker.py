@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sgfd.dataset import Feature, ItemCatalog
 from sgfd.distill.networks import Student
 from sgfd.distill.pairs import TrainingPairs
-from sgfd.distill.streaming import Embedder, Standardisation, column_statistics
+from sgfd.distill.streaming import BLOCK_VALUES, Embedder, Standardisation, column_statistics
 from sgfd.featureset import Student as StudentRecord
 from sgfd.jobs import WorkFolder
 
@@ -103,8 +103,13 @@ class MadeModality:
         return self.embed(*(source.block(start, stop) for source in self.sources))
 
     def rows(self, index: NDArray[np.int64]) -> Rows:
-        """The made rows of some items."""
-        return self.embed(*(source.rows(index) for source in self.sources))
+        """The made rows of some items, from blocks of generic rows of which none is large."""
+        step = max(1, BLOCK_VALUES // self.source_dimension)
+        blocks = [
+            self.embed(*(source.rows(index[start : start + step]) for source in self.sources))
+            for start in range(0, len(index) or 1, step)
+        ]
+        return np.concatenate(blocks)
 
 
 @dataclass(frozen=True)

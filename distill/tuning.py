@@ -35,11 +35,10 @@ from sgfd.dataset import (
 )
 from sgfd.distill.errors import DistillError
 from sgfd.distill.held_out import HeldOutItems, hold_items_out
-from sgfd.distill.maker import Made, MadeModality, Task
+from sgfd.distill.maker import Made, Task
 from sgfd.distill.methods import Method
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.stage import DistillResult, distill, method_and_settings, usable_catalog
-from sgfd.distill.streaming import BLOCK_VALUES
 from sgfd.featureset import FeatureSetError, load
 from sgfd.featureset.formats import refuse_guided_export
 from sgfd.jobs import (
@@ -242,12 +241,5 @@ class _Search:
 
 def _side_by_side(made: Made, items: Indices) -> Tensor:
     """Unit rows (k, d) of the modalities that a reader gets, side by side; zeros where lacking."""
-    chosen = [made.modalities[name] for name in made.default or made.modalities]
-    return torch.cat([normalize(_rows_of(each, items), dim=1) for each in chosen], dim=1)
-
-
-def _rows_of(modality: MadeModality, items: Indices) -> Tensor:
-    """Made rows (k, d), zeros where lacking, from blocks of generic rows of which none is large."""
-    step = max(1, BLOCK_VALUES // modality.source_dimension)
-    blocks = [modality.rows(items[at : at + step]) for at in range(0, len(items) or 1, step)]
-    return torch.from_numpy(np.nan_to_num(np.concatenate(blocks)))
+    rows = [made.modalities[name].rows(items) for name in made.default or made.modalities]
+    return torch.cat([normalize(torch.from_numpy(np.nan_to_num(r)), dim=1) for r in rows], dim=1)

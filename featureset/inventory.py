@@ -98,8 +98,9 @@ def lineage(opened: FeatureSet, root: Path) -> dict[str, Any]:
     made: list[Entry] = []
     sources, found = {opened.manifest_sha256}, {opened.manifest_sha256}
     while found:  # of a set there may be several copies: a version, and the one at work
-        made += (latest := [each for each in entries if _made_from(each) in found])
-        found = {each.manifest_sha256 for each in latest} - sources
+        of_them = [each for each in entries if _made_from(each) in found]
+        made += of_them
+        found = {each.manifest_sha256 for each in of_them} - sources
         sources |= found
     return {
         "set": _described(opened),

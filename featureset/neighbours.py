@@ -45,14 +45,13 @@ class CosineRows:
     def read(self, items: Indices) -> Matrix:
         """The rows of some items, double (k, D)."""
         joined = np.empty((len(items), self.width))
-        column = 0
-        for modality in self._modalities:
-            rows = joined[:, column : column + modality.shape[1]]
+        ends = np.cumsum([modality.shape[1] for modality in self._modalities])
+        parts = np.split(joined, ends[:-1], axis=1)  # views
+        for modality, rows in zip(self._modalities, parts, strict=True):
             rows[:] = modality[items]
             rows[np.isnan(rows[:, 0])] = 0
             norms = np.linalg.norm(rows, axis=1, keepdims=True)
             rows /= np.where(norms > 0, norms, 1)
-            column += modality.shape[1]
         joined /= np.sqrt(len(self._modalities))
         return joined
 

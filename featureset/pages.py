@@ -60,8 +60,6 @@ class _Head:
 
     def integers(self, depth: int = 0) -> dict[int, int]:
         """The struct's own integers by field; all else is passed over."""
-        if depth > MOST_DEPTH:
-            raise ValueError("a page's head nests too deep")
         found, field = {}, 0
         while kind := self._byte():
             delta, kind = kind >> 4, kind & 15
@@ -69,10 +67,12 @@ class _Head:
             if kind in _INTEGERS:
                 found[field] = self._integer()
             else:
-                self._pass_over(kind, depth)
+                self._pass_over(kind, depth + 1)
         return found
 
     def _pass_over(self, kind: int, depth: int) -> None:
+        if depth > MOST_DEPTH:
+            raise ValueError("a page's head nests too deep")
         if kind in _INTEGERS:
             self._integer()
         elif kind in _FIXED:
@@ -81,10 +81,8 @@ class _Head:
             length = self._unsigned()  # moves `at` itself
             self.at += length
         elif kind == _STRUCT:
-            self.integers(depth + 1)
+            self.integers(depth)
         elif kind in (_LIST, _SET):
-            if depth >= MOST_DEPTH:
-                raise ValueError("a page's head nests too deep")
             size, inside = divmod(self._byte(), 16)
             size = self._unsigned() if size == 15 else size
             if size > self.end - self.at:  # each takes a byte or more

@@ -5,11 +5,10 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.plane import plane
@@ -83,14 +82,9 @@ def map_of(
     )
     # Small products: BLAS's further threads would spin between them, on the cores of those that
     # write the set meanwhile.
-    with _blas().limit(limits=1):
+    with threadpool_limits(1, user_api="blas"):
         points = plane(rows)
     return Picture(_png(_dots(points, colours)), len(rows.items), legend)
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
 
 
 def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:

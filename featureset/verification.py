@@ -2,8 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,15 +71,9 @@ def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
-    given_up = threading.Event()
-    with ThreadPoolExecutor(1) as beside:  # the checks want a core of their own
-        hashing = beside.submit(changed_files, opened, at_once=1, given_up=given_up)
-        try:
-            problems = _check_contents(opened, catalogue)
-            changed = hashing.result()
-        except BaseException:
-            given_up.set()
-            raise
+    with _hashing(opened, 1) as hashed:  # the checks want a core of their own
+        problems = _check_contents(opened, catalogue)
+        changed = hashed()
     if changed:  # what the files say is not what was made: no use in telling of that
         return [
             f"{opened.path / name}: sha256 is not the manifest's; get the file again"
@@ -103,22 +98,27 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
     return problems
 
 
-def changed_files(
-    opened: FeatureSet, at_once: int = 2, given_up: threading.Event | None = None
-) -> list[str]:
-    """Names of the files that are not those that were written, by their sha256.
+def changed_files(opened: FeatureSet) -> list[str]:
+    """Names of the files that are not those that were written, by their sha256."""
+    with _hashing(opened, 2) as hashed:
+        return hashed()
 
-    Args:
-        given_up: once it is set, hashing ends soon, and what is returned means nothing.
+
+@contextmanager
+def _hashing(opened: FeatureSet, at_once: int) -> Iterator[Callable[[], list[str]]]:
+    """Hash the files meanwhile, so many at once; to be called for the names of changed ones.
+
+    Where an error or Ctrl-C ends the work inside, hashing ends soon, too.
     """
-    names, given_up = list(opened.manifest.files), given_up or threading.Event()
+    given_up = threading.Event()
     with ThreadPoolExecutor(at_once) as pool:  # hashing lets go of the interpreter
+        names = list(opened.manifest.files)
+        changed = pool.map(partial(_is_changed, opened, given_up), names)
         try:
-            changed = list(pool.map(partial(_is_changed, opened, given_up), names))
+            yield lambda: [name for name, other in zip(names, changed, strict=True) if other]
         except BaseException:
             given_up.set()
             raise
-    return [name for name, other in zip(names, changed, strict=True) if other]
 
 
 def _is_changed(opened: FeatureSet, given_up: threading.Event, name: str) -> bool:

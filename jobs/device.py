@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from sgfd.jobs.errors import JobError
 
@@ -51,7 +51,7 @@ def use_threads(threads: int | None) -> int:
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
     faiss.omp_set_num_threads(count)
-    ThreadpoolController().select(user_api="blas").limit(limits=count)
+    threadpool_limits(count, user_api="blas")
     return count
 
 
