@@ -99,7 +99,7 @@ def find_dataset(reference: str | Path, data_root: Path | None = None) -> Path:
     near = difflib.get_close_matches(str(reference), known, cutoff=0.5) or known
     raise DatasetError(
         f"data set {str(reference)!r}",
-        f"is not in {root} and no folder",
+        "is no folder" if is_place else f"is not in {root} and no folder",
         f"choose {' or '.join(near)}, or give --data-root",
     )
 
