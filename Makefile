@@ -11,7 +11,7 @@ AT_ONCE := --numprocesses auto --maxprocesses 8 --dist worksteal
 # The environment is made again only when what goes into it changes.
 .venv/.dependencies: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=strict
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=strict
 	@touch $@
 
 # A strict editable install links each file: a new, moved or deleted one needs linking again.

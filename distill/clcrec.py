@@ -43,9 +43,12 @@ def clcrec(task: Task, settings: CLCRecSettings) -> Made:
     if judge is not None and len(left):
         model, epochs = _trained(rows, left, task, settings, task.work, judge)
         if task.measured:
+            # Of the very items that chose the epoch, which the name says.
             figures["held_out_recall@20"] = {
                 "generic": judge.recall(rows.read_all),
-                "encoder": judge.recall(lambda items: rows.read_all(items, model.encoder)),
+                "encoder_at_its_best_epoch": judge.recall(
+                    lambda items: rows.read_all(items, model.encoder)
+                ),
             }
         figures["trained_epochs"] = epochs
         settings = replace(settings, epochs=max(epochs, 1))

@@ -29,26 +29,28 @@ def measure(
     made: Made,
     held_out: Indices | None = None,
     figures: dict[str, dict[str, Any]] | None = None,
+    labels_taught: bool = False,
 ) -> dict[str, Any]:
-    """Figures for the manifest of a method that no label taught; None where no item can tell one.
-    None at all where none are wanted.
+    """Figures for the manifest; None where no item can tell one. None at all where none are wanted.
 
     - `majority_accuracy`: of the most frequent label, the floor;
     - by modality, on at most 2,000 held-out labelled items: `neighbour_agreement`, how often the
       nearest other labelled item has the same label, by the cosine of generic (standardised)
       features and of those that were made.
 
-    A catalogue without labels has none of these.
+    A catalogue without labels has none of these, and neither has a method that the labels of all
+    items taught: it would be asked what it was told.
 
     Args:
         held_out: the items to measure on; those that SGFD would hold out where None.
         figures: the method's own, by modality.
+        labels_taught: whether the labels of all items guided the method.
     """
     if not task.measured:
         return {}
     by_modality = {name: dict(own) for name, own in (figures or {}).items()}
     labels = task.catalog.labels
-    if labels is None or not (labels >= 0).any():
+    if labels_taught or labels is None or not (labels >= 0).any():
         return by_modality
     if held_out is None:
         _, held_out = task.hold_out(UNTAUGHT_SHARE)

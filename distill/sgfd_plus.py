@@ -63,7 +63,9 @@ def sgfd_plus(task: Task, settings: SGFDPlusSettings) -> Made:
         say_if_clipped(rows, settings.dimension)
         if start is not None:
             by_modality = _fidelity(made, made_by_fused_student(rows, columns, start, nested))
-    return replace(made, quality=measure(task, made, figures=by_modality) | figures)
+    taught = guided and settings.semantic_weight > 0
+    quality = measure(task, made, figures=by_modality, labels_taught=taught)
+    return replace(made, quality=quality | figures)
 
 
 def _say_what_has_no_effect(task: Task, settings: SGFDPlusSettings, guided: bool) -> None:

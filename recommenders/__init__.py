@@ -9,7 +9,12 @@ recommenders.recommend(run, "A2TM9WEZ2CIXH2", k=5)
 """
 
 import sgfd.openmp  # noqa: F401 (before torch)
-from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
+from sgfd.recommenders.backbone import (
+    Backbone,
+    BackboneSettings,
+    Batch,
+    UnusableSettingsError,
+)
 from sgfd.recommenders.backbones import (
     backbone_places,
     find_backbone,
@@ -34,6 +39,7 @@ __all__ = [
     "ItemSets",
     "Range",
     "Run",
+    "UnusableSettingsError",
     "backbone_places",
     "find_backbone",
     "find_preset",

@@ -8,11 +8,17 @@ import torch
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 
+from sgfd.jobs import JobError
 from sgfd.recommenders.evaluation import Similarity
 from sgfd.recommenders.inputs import Inputs
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, ranges_of
 
 LearningRate = Annotated[Positive, Range(1e-4, 1e-2, log=True)]
+
+
+class UnusableSettingsError(JobError):
+    """The settings are at fault, not the inputs: with others the same backbone can be built and
+    trained, so that a search goes on to its next trial."""
 
 
 @checked_dataclass(frozen=True, config=CHECKED)

@@ -74,6 +74,6 @@ def chosen_by(model: Backbone, split: SplitSets) -> float:
     )
     candidates = split.candidates(part)
     judgement = judge(
-        rank, split.seen_before(part), split.held_out(part), (20,), candidates=candidates
+        rank, split.seen_before(part), split.to_judge(part), (20,), candidates=candidates
     )
     return judgement.metrics["recall@20"]

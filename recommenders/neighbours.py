@@ -31,14 +31,16 @@ def nearest_edges(
     """Each item's k nearest others by the cosine of one modality, exact.
 
     Only items with training interactions are anybody's neighbours: the vectors of the others
-    never learn what they stand for. Items that lack the modality have no neighbours.
+    never learn what they stand for. Items that lack the modality have no neighbours and are
+    nobody's, nor are those whose row is 0: they are as far from each as from any other.
 
     Returns:
         Items (E,), their neighbours (E,) and the cosines (E,).
     """
     warm = torch.bincount(inputs.items, minlength=inputs.n_items) > 0
-    asking = torch.nonzero(modality.present).flatten().cpu().numpy()
-    answering = torch.nonzero(modality.present & warm).flatten().cpu().numpy()
+    somewhere = modality.present & modality.values.any(dim=1)
+    asking = torch.nonzero(somewhere).flatten().cpu().numpy()
+    answering = torch.nonzero(somewhere & warm).flatten().cpu().numpy()
     unit = functional.normalize(modality.values, dim=1).cpu().numpy()
     place = np.full(inputs.n_items, -1)
     place[answering] = np.arange(len(answering))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sgfd.jobs import (
     Checkpoint,
-    JobError,
     WorkFolder,
     deferred_interrupt,
     pack,
@@ -21,7 +20,7 @@ from sgfd.jobs import (
     subset,
     unpack,
 )
-from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch, UnusableSettingsError
 from sgfd.recommenders.evaluation import NotFiniteError
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.optimizer import Adam
@@ -32,8 +31,8 @@ logger = logging.getLogger("sgfd")
 AFTER_A_STEP = ("weights", "scores")  # what a step may break that its own loss does not show
 
 
-class DivergenceError(JobError):
-    """The loss, or what it led to, is not finite: the settings are at fault, not the inputs."""
+class DivergenceError(UnusableSettingsError):
+    """The loss, or what it led to, is not finite."""
 
 
 @dataclass

@@ -31,12 +31,12 @@ from sgfd.jobs.search import (
     run_trials,
     searched,
 )
-from sgfd.recommenders.backbone import BackboneSettings
+from sgfd.recommenders.backbone import BackboneSettings, UnusableSettingsError
 from sgfd.recommenders.learning import chosen_by, learn
 from sgfd.recommenders.preparation import Prepared, prepare
 from sgfd.recommenders.run import make_run
 from sgfd.recommenders.run_folder import RECORD, REFIT, Run, load_run
-from sgfd.recommenders.training import DivergenceError, TrainingState
+from sgfd.recommenders.training import TrainingState
 from sgfd.settings import Range
 
 logger = logging.getLogger("sgfd")
@@ -215,7 +215,7 @@ def _try(search: Search, done: Sequence[Trial], folder: Path) -> Trial:
         model, state = learn(prepared, settings, search.seed, checkpoint, watch=watch)
     except _Pruned:
         return ended("pruned", max(scores))
-    except (DivergenceError, torch.OutOfMemoryError, ValidationError) as error:
+    except (UnusableSettingsError, torch.OutOfMemoryError, ValidationError) as error:
         return ended("failed", None, error)
     recall = state.best if prepared.kind.trained else chosen_by(model, prepared.sets)
     return ended("complete", recall)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgfd.jobs import JobError
-from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch, UnusableSettingsError
 from sgfd.recommenders.graph import Bags
 from sgfd.recommenders.inputs import Inputs
 from sgfd.settings import CHECKED, NotNegative, Positive, Range
@@ -36,7 +36,7 @@ class EASESettings(BackboneSettings):
     """Weight of reproducing the features, in the same units (alpha of CEASE)."""
     kernel_degree: Annotated[Positive, Range(1.0, 4.0, features=True)] = 2.0
     """Power that the cosine of two items' features is raised to: the higher, the fewer items
-    are alike. 1 is CEASE on unit vectors."""
+    are alike."""
 
 
 class EASE(Backbone):
@@ -52,6 +52,10 @@ class EASE(Backbone):
     where an item lacks the modality. So (Steck, eq. 8)
 
         B = I - P diag(P)^-1,   P = (A' D^-a A / g + content_weight K + regularization I)^-1.
+
+    Cosines that are cut off at 0 may leave no such F: on Office and MovieLens there is none below
+    kernel_degree 2. B is then what the last line says, as long as the inverse is of a positive
+    definite matrix.
 
     Memory is 20 bytes for each pair of items, and time grows with their number's cube: 2,400
     take less than a second on two cores, 23,000 more than a minute. Items without interactions are
@@ -133,12 +137,14 @@ def item_weights(matrix: Tensor) -> Tensor:
     """B = I - P diag(P)^-1 for P the inverse of a positive definite matrix (I, I).
 
     Raises:
-        JobError: it is not positive definite.
+        UnusableSettingsError: it is not positive definite.
     """
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:
-        raise JobError(
-            "ease", "its equations have no solution", "raise regularization, or lower kernel_degree"
+        raise UnusableSettingsError(
+            "ease",
+            "its equations have no solution",
+            "raise regularization or kernel_degree, or lower content_weight",
         )
     # LAPACK writes columns; P is symmetric, and its rows are what the scores add up.
     inverse = torch.cholesky_inverse(factor).mT.contiguous()

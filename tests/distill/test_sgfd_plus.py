@@ -212,6 +212,17 @@ def test_weights_that_can_not_act_are_named(labels, guided, said, made, rng, tmp
     assert ("without effect" in caplog.text) == (said is not None)
 
 
+def test_labels_that_guided_it_are_not_asked_for(made, rng, tmp_path):
+    """All labels did, so that no item is left that could tell how well others' are met."""
+    values = rng.normal(size=(12, 20)).astype(np.float32)
+    dataset = interacted(made([0, 1] * 6, image=values), [0, 0, 1, 1], [0, 1, 2, 3])
+    for weight, told in ((0.0, True), (0.5, False)):
+        settings = replace(WEIGHED, semantic_weight=weight)
+        result = distill(dataset, tmp_path / f"{weight}", settings, threads=1)
+        assert ("neighbour_agreement" in result.quality["image"]) == told
+        assert ("majority_accuracy" in result.quality) == told
+
+
 @pytest.mark.parametrize("kind", [SGFDPlusSettings, InteractionMetricSettings])
 def test_a_size_that_content_does_not_have_is_told_of(kind, made, rng, tmp_path, caplog):
     values = rng.normal(size=(12, 6)).astype(np.float32)

@@ -16,6 +16,7 @@ from sgfd.recommenders.backbones.graphfilter import GraphFilter, GraphFilterSett
 from sgfd.recommenders.backbones.lightgcn import LightGCN, LightGCNSettings
 from sgfd.recommenders.backbones.mgcn import MGCN, MGCNSettings
 from sgfd.recommenders.backbones.vbpr import VBPR, VBPRSettings
+from sgfd.recommenders.neighbours import nearest_edges
 
 
 @pytest.fixture
@@ -156,6 +157,20 @@ def test_freedom_is_its_formula(inputs, batch, dense_graph, with_features):
             expected[f"{name} ranking"] = 0.3 * ranking_by_hand(users, content, batch)
     expected["ranking"] = ranking_by_hand(users, items, batch)
     assert_same(model, model.loss(batch), expected)
+
+
+def test_a_row_of_zeros_is_near_to_nobody(inputs):
+    """Its cosine with each is 0: to be joined to the first items would be by their order."""
+    image = inputs.features["image"]
+    values = image.values.clone()
+    values[:2] = 0
+    zeros = replace(image, values=values)
+    lacking = replace(image, present=image.present & values.any(dim=1))
+    assert image.present[:2].any() and lacking.present.any()
+    for got, expected in zip(
+        nearest_edges(zeros, inputs, 3), nearest_edges(lacking, inputs, 3), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
 
 
 def test_freedom_prunes_popular_edges_more_often(inputs):

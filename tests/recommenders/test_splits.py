@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -141,6 +142,12 @@ def test_users_to_judge_are_kept_in_the_run(train):
     assert some.metrics["test"] != everybody.metrics["test"]
     grown = recommenders.with_new_user(opened, ["i1"])
     assert grown.judge("test").users.tolist() == [2, 4, 39]
+
+
+def test_the_paper_s_protocol_chooses_on_the_users_that_it_judges(train):
+    run = train("bpr", protocol="paper", judge_users=["u3", "u40", "u5"])
+    history = pd.read_parquet(run.folder / "history.parquet")
+    assert history["recall@20"].max() == run.metrics["test"]["recall@20"]
 
 
 def test_a_run_of_an_earlier_version_opens_as_given(train, tmp_path):

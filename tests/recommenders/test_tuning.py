@@ -156,6 +156,16 @@ def test_a_setting_that_diverges_is_a_failed_trial_not_the_end(tmp_path):
     assert read_trials(tmp_path)[failed[0].number].recall is None
 
 
+def test_settings_that_have_no_solution_are_a_failed_trial_too(tmp_path):
+    """The co-interactions are singular, and to rounding a little less than that."""
+    tiny = {"regularization": Range(1e-12, 1e-2, log=True)}
+    start = find_backbone("ease").Settings(regularization=1e-2)
+    trials = searched(tmp_path, backbone="ease", start=start, ranges=tiny, trials=6)
+    failed = [trial for trial in trials if trial.state == "failed"]
+    assert failed and chosen(trials).state == "complete"
+    assert "no solution; raise regularization or kernel_degree, or lower content" in failed[0].error
+
+
 def test_where_every_trial_fails_it_says_why(tmp_path):
     broken = replace(START, learning_rate=1e30)
     wild = {"learning_rate": Range(1e29, 1e31, log=True)}
