@@ -1,6 +1,7 @@
 """The command line: what it is made of, and how it ends. The commands are in `commands/`."""
 
 import errno
+import io
 import logging
 import os
 import signal
@@ -38,6 +39,8 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 def main() -> None:
     """Entry point: one line on standard error and exit code 2 for whatever a user can mend."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack the letters of an id
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("sgfd").setLevel(logging.INFO)
     try:

@@ -58,9 +58,21 @@ def publish(features: str, name: str | None, artifacts_root: Path, as_json: bool
     is_flag=True,
     help="Put the files at the URL itself, as data hubs want them, without a version.",
 )
+@click.option(
+    "--replace-signature",
+    is_flag=True,
+    help="Put the set's signature in the place of another one that it has there.",
+)
 @artifacts_root_option
 @json_option
-def push(features: str, url: str, plain: bool, artifacts_root: Path, as_json: bool) -> None:
+def push(
+    features: str,
+    url: str,
+    plain: bool,
+    replace_signature: bool,
+    artifacts_root: Path,
+    as_json: bool,
+) -> None:
     """Publish a feature set at URL, such as s3://bucket/sets/office or a folder: PLACE/NAME.
 
     PLACE/ stands for the set's own name there. It becomes PLACE/NAME@VERSION, which never changes,
@@ -71,7 +83,9 @@ def push(features: str, url: str, plain: bool, artifacts_root: Path, as_json: bo
 
     opened = open_features(features, artifacts_root)
     with room_in(Path(url)):
-        done = featureset.push(opened, url, plain=plain, progress=progress)
+        done = featureset.push(
+            opened, url, plain=plain, replace_signature=replace_signature, progress=progress
+        )
     present(done.to_json(), as_json, lambda: _print_shared(done))
 
 

@@ -134,7 +134,8 @@ class Feature:
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Rows start..stop as float32, from a map of their own, so that memory stays flat."""
         rows = self._rows.window(start, min(stop, self.shape[0]))
-        return rows if rows.dtype == np.float32 else rows.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is infinite then is told of where it is checked
+            return rows if rows.dtype == np.float32 else rows.astype(np.float32)
 
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """The whole feature as a stream of (first row, block)."""

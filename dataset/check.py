@@ -7,7 +7,7 @@ import numpy as np
 
 from sgfd.dataset.catalog import Feature, is_modality_name
 from sgfd.dataset.errors import DatasetError
-from sgfd.dataset.load import SAMPLE, find_dataset, read_folder
+from sgfd.dataset.load import find_dataset, is_sample, read_folder
 from sgfd.dataset.problems import Problem, Problems, places
 from sgfd.dataset.vocabulary import Vocabulary
 
@@ -18,7 +18,7 @@ def check_dataset(reference: str | Path, data_root: Path | None = None) -> list[
     Raises:
         DatasetError: there is no such data set.
     """
-    if str(reference) == SAMPLE:
+    if is_sample(reference, data_root):
         return []
     folder = find_dataset(reference, data_root)
     problems = Problems(strict=False)

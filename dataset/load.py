@@ -44,10 +44,28 @@ def load_dataset(reference: str | Path, data_root: Path | None = None) -> Datase
     Raises:
         DatasetError: there is none, or its files are wrong; `check_dataset` names all that is.
     """
-    if str(reference) == SAMPLE:
+    if is_sample(reference, data_root):
         return Dataset(SAMPLE, "sample", None, *make_sample())
     folder = find_dataset(reference, data_root)
     return read_folder(folder, Problems(strict=True))
+
+
+def is_sample(reference: str | Path, data_root: Path | None = None) -> bool:
+    """Whether the made-up data set is meant.
+
+    Raises:
+        DatasetError: a data set of one's own has its name, so that either could be meant.
+    """
+    if str(reference) != SAMPLE:
+        return False
+    for folder in (find_data_root(data_root) / SAMPLE, Path(SAMPLE)):
+        if folder.is_dir() and _recognise_readable(folder):
+            raise DatasetError(
+                folder,
+                f"is called as the made-up data set, {SAMPLE}",
+                f"write {Path().absolute() / folder}, or rename it",
+            )
+    return True
 
 
 def read_folder(folder: Path, problems: Problems) -> Dataset:

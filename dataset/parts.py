@@ -53,7 +53,7 @@ def divide(
 
     Raises:
         DatasetError: split or protocol is unknown; the split needs timestamps that are not
-            there, or makes no sense under the protocol.
+            there, or finer ones, or makes no sense under the protocol.
     """
     check_division(protocol, split)
     nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -81,7 +81,17 @@ def divide(
             "have no timestamps, and split temporal cuts by time",
             "add a column timestamp (native layout), or choose another split",
         )
-    return Parts(*temporal_split(whole))
+    parts = temporal_split(whole)
+    if not all(len(part) for part in parts):
+        sizes = ", ".join(
+            f"{n} {len(p)}" for n, p in zip(("train", "valid", "test"), parts, strict=True)
+        )
+        raise DatasetError(
+            "interactions",
+            f"are too few, or too many of one time, for split temporal ({sizes})",
+            "give finer timestamps, or choose another split",
+        )
+    return Parts(*parts)
 
 
 def check_division(protocol: str, split: str) -> None:

@@ -101,7 +101,9 @@ def unit_scale_weight(rows: FusedRows, pairs: TrainingPairs, settings: SGFDPlusS
     starts, whose step size is of that scale."""
     weight, gram = _metric(rows, pairs, settings)
     total = np.vdot(weight.numpy() @ gram, weight.numpy())  # sum_i |z_i|^2 = tr(W U'U W')
-    return weight * float(np.sqrt(len(pairs.items) / total)) if total else weight  # 0: all alike
+    # All alike where the map is orthogonal to all that tells the items apart: 0, but for rounding.
+    zero = np.finfo(np.float32).eps * np.trace(gram) * np.square(weight.numpy()).sum()
+    return weight * float(np.sqrt(len(pairs.items) / total)) if total > zero else weight
 
 
 def _metric(

@@ -29,14 +29,25 @@ MANIFEST_BYTES = 2**24  # more than any manifest has: a server could send on for
 MANIFEST_DEPTH = 32  # of lists and objects in one another; pydantic writes no more than 255
 
 
+NAME_BYTES = 150  # of a name: those of versions and runs, made of it, have to fit a file system
+
+
 def is_name(name: str) -> bool:
     """Whether a feature set can be called so: its runs and versions get folders of that name."""
-    return bool(name) and name[0] != "." and not {"/", "@"} & {*name} and name.isprintable()
+    return (
+        0 < len(name.encode(errors="replace")) <= NAME_BYTES
+        and name.isprintable()
+        and name[0] != "."
+        and not any(sign in name for sign in ("/", "@", "::"))
+    )
 
 
 def _checked_name(name: str) -> str:
     if not is_name(name):
-        raise ValueError(f"{name!r} is no plain name: it has /, @, a leading dot or a control sign")
+        raise ValueError(
+            f"{name[:NAME_BYTES]!r} is no plain name: it is empty, has /, @, ::, a leading dot, a "
+            f"control sign or more than {NAME_BYTES} bytes"
+        )
     return name
 
 
@@ -109,7 +120,7 @@ class InteractionsUse(_Part):
 
     protocol: Printable
     split: Printable
-    split_seed: int
+    split_seed: Size
     pairs: Size
     sha256: Digest
 
@@ -250,7 +261,7 @@ class Manifest(_Part):
     seed: int
     dataset: DatasetOrigin
     interactions: InteractionsUse | None = None
-    modalities: list[Modality]
+    modalities: Annotated[list[Modality], Field(min_length=1)]
     default_modalities: list[ModalityName] = []
     labels: Labels | None = None
     student: Student | None = None

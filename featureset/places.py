@@ -6,6 +6,7 @@ server is believed: what is read is counted, and `sharing` hashes it.
 
 import contextlib
 import hashlib
+import html
 import os
 import re
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import FileRecord, is_name
@@ -28,6 +29,7 @@ from sgfd.featureset.versions import (
 )
 
 BLOCK_BYTES = 2**20
+PAGE_BYTES = 2**24  # of a web server's list of a folder
 PART_BYTES = 2**23  # of one request to an object store
 MOST_PARTS = 10_000  # of one object, in S3
 TRIES = 3  # that brought nothing new, before a transfer is given up
@@ -36,6 +38,8 @@ HTTP = ("http", "https")
 S3 = ("s3", "s3a")
 HUB = "hf"  # whose versions are its own revisions: NAME@REVISION
 _OBJECT_STORES = (*S3, "gs", "gcs", "abfs", "abfss", "az", "adl", HUB)  # they know no folders
+# One that ends at the next < or > is looked for in a time that grows with the page alone.
+_LINK = re.compile(r"""<a\s[^<>]*?href\s*=\s*["']([^"'<>?#]+)""", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"//[^/\s@]*@")
 
 Advance = Callable[[int], None]
@@ -67,7 +71,11 @@ class Place:
 
     def folder(self, name: str) -> "Folder":
         shown = f"{self.shown_parent}/{name}" if self.root is None else str(self.root / name)
-        return Folder(self.protocol, self.fs, f"{self.parent}/{name}", shown)
+        return Folder(self.protocol, self.fs, f"{self.parent}/{self._in_path(name)}", shown)
+
+    def _in_path(self, name: str) -> str:
+        """A name as it is written in an address: that of a web server escapes many a sign."""
+        return quote(name, safe="@") if self.protocol in HTTP else name
 
     def names(self, folders: bool = False) -> list[str] | None:
         """What lies in the parent, the place's own names too; None where there is no such place.
@@ -77,23 +85,29 @@ class Place:
         """
         if self.root is not None:
             return os.listdir(self.root) if self.root.is_dir() else None  # noqa: PTH208
+        if self.protocol in HTTP:
+            page = Folder(self.protocol, self.fs, self.parent, self.shown_parent)
+            with talking(self.shown_parent):
+                try:
+                    return _linked_names(page.read("", PAGE_BYTES), f"{self.parent}/")
+                except FileNotFoundError:
+                    return None
         with talking(self.shown_parent):
             try:
                 listed = self.fs.ls(self.parent, detail=True, refresh=True)
             except FileNotFoundError:
                 return None
-        names = [
+        return [
             str(each["name"]).rstrip("/").rpartition("/")[2]
             for each in listed
-            if not folders or each["type"] != "file" or self.protocol in HTTP
+            if not folders or each["type"] != "file"
         ]
-        return [unquote(name) for name in names] if self.protocol in HTTP else names
 
     def latest(self) -> Pointer:
         if self.root is not None:
             return Pointer(read_latest(self.root, self.name))
         parent = Folder(self.protocol, self.fs, self.parent, self.shown_parent)
-        name = f"{self.name}@{LATEST}"
+        name = f"{self._in_path(self.name)}@{LATEST}"
         # Asked for first: where the pointer moves between the two, its tag is an old one.
         etag = (parent.info(name) or {}).get("ETag") if self.protocol in S3 else None
         content = parent.read_or_none(name, POINTER_BYTES)
@@ -140,7 +154,8 @@ class Folder:
 
     @property
     def name(self) -> str:
-        return self.path.rpartition("/")[2]
+        name = self.path.rpartition("/")[2]
+        return unquote(name) if self.protocol in HTTP else name
 
     def at(self, name: str) -> str:
         return f"{self.shown}/{name}"
@@ -159,15 +174,19 @@ class Folder:
         """A small file's content; None where there is none."""
         with talking(self.at(name)):
             try:
-                with self._stream(name, 0) as (file, _):
-                    content = bytearray()
-                    while block := file.read(min(BLOCK_BYTES, limit + 1 - len(content))):
-                        content += block
+                return self.read(name, limit)
             except Exception as error:
                 # A web server that keeps its list of files to itself forbids what is not there.
                 if isinstance(error, FileNotFoundError) or getattr(error, "status", 0) == 403:
                     return None
                 raise
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A small file's content; what its library raises comes through."""
+        content = bytearray()
+        with self._stream(name, 0) as (file, _):
+            while block := file.read(min(BLOCK_BYTES, limit + 1 - len(content))):
+                content += block
         if len(content) > limit:
             raise FeatureSetError(
                 self.at(name), f"has more than {limit} bytes", "ask whoever published it"
@@ -333,6 +352,7 @@ def place_at(url: str) -> Place:
     except Exception as error:  # some libraries connect at once, and raise whatever comes
         raise _no_talking(shown, error) from None
     parent, _, last = str(path).rstrip("/").rpartition("/")
+    last = unquote(last) if protocol in HTTP else last
     if not parent or parent.endswith("/"):
         raise FeatureSetError(shown, "names no feature set", "write the place and then /NAME")
     name, version = (last.partition("@")[0], None) if protocol == HUB else split_version(last)
@@ -340,6 +360,18 @@ def place_at(url: str) -> Place:
         raise FeatureSetError(shown, f"{name!r} is no name of a feature set", "choose another")
     shown_parent = shown.rstrip("/").rpartition("/")[0] if root is None else str(root)
     return Place(protocol, fs, parent, shown_parent, name, version, root)
+
+
+def _linked_names(page: bytes, address: str) -> list[str]:
+    """What lies directly in a folder, by the links of a web server's page of it."""
+    names = set()
+    for link in _LINK.findall(page.decode(errors="replace")):
+        with contextlib.suppress(ValueError):  # no address at all
+            target = urljoin(address, html.unescape(link))
+            below = target.removeprefix(address).rstrip("/")
+            if target.startswith(address) and below and "/" not in below:
+                names.add(unquote(below))
+    return sorted(names)
 
 
 def _patience(protocol: str) -> dict[str, Any]:

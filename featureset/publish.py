@@ -118,6 +118,30 @@ def lock_folder(folder: Path) -> int | None:
         os.close(lock)
 
 
+@contextlib.contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """The folder `.NAME.partial` beside a folder to be, while no other process has it.
+
+    Whoever was killed left what he had in it, to be gone on with or removed.
+
+    Raises:
+        FeatureSetError: another process has it, or it can't be made.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        lock = lock_folder(partial)
+    except OSError as error:
+        raise unwritable(target.parent, error) from None
+    if lock is None:
+        raise FeatureSetError(
+            target, "another process is writing it at this moment", "wait for it to end"
+        )
+    try:
+        yield partial
+    finally:
+        os.close(lock)
+
+
 def _is_at(descriptor: int, path: Path) -> bool:
     """Whether an open file is still the one at its path (its holder may have removed it)."""
     with contextlib.suppress(FileNotFoundError):

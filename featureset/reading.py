@@ -202,6 +202,9 @@ class FeatureSet:
                     raise FeatureSetError(
                         path, f"{modality.name}.{part} is not float32 {shape}", _MAKE_AGAIN
                     )
+                if not np.isfinite(tensor).all() or (part == "scale" and not tensor.all()):
+                    what = "is not finite, or divides by 0"
+                    raise FeatureSetError(path, f"{modality.name}.{part} {what}", _MAKE_AGAIN)
         return tensors
 
     def embed(
@@ -243,8 +246,8 @@ class FeatureSet:
         return rows
 
     def chosen_modalities(self, wanted: Sequence[str] | None = None) -> list[str]:
-        """The modalities asked for; those that the maker recommends, else all that are not
-        compressed, where none is.
+        """The modalities asked for, each once; where none is, those that the maker recommends,
+        else all that are not compressed.
 
         Raises:
             FeatureSetError: the set has no such modality, or none is named.
@@ -259,7 +262,7 @@ class FeatureSet:
             )
         for name in wanted:
             self._described(name)
-        return list(wanted)
+        return list(dict.fromkeys(wanted))
 
     def check_width(self, modality: str, width: int) -> None:
         """Whether the first `width` columns of a modality may stand for all.
@@ -290,8 +293,11 @@ class FeatureSet:
         """Find the rows of a data set's items, whatever their number and order.
 
         Raises:
-            FeatureSetError: fewer than `min_coverage` of the items have a row.
+            FeatureSetError: fewer than `min_coverage` of the items have a row, or that is no share.
         """
+        if not 0 <= min_coverage <= 1:
+            what = f"min_coverage {min_coverage}"
+            raise FeatureSetError(what, "is no share", "give one from 0 to 1")
         import pandas as pd
 
         rows = pd.Index(self.item_ids).get_indexer(pd.Index(item_ids)).astype(np.int64)
@@ -423,6 +429,10 @@ def parse_manifest(where: str | Path, content: bytes) -> Manifest:
             f"format version {version} is unknown (this program reads {FORMAT_VERSION})",
             "use a newer program",
         )
+    try:
+        json.dumps(plain, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half of a letter, as "\ud800" is
+        raise FeatureSetError(where, "holds text that is no Unicode", _MAKE_AGAIN) from None
     if _is_deeper(plain, MANIFEST_DEPTH):
         raise FeatureSetError(where, f"nests deeper than {MANIFEST_DEPTH}", _MAKE_AGAIN)
     try:

@@ -15,7 +15,7 @@ What talks to folders and servers is in `places`.
 
 import contextlib
 import hashlib
-import os
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -34,7 +34,7 @@ from sgfd.featureset.manifest import (
     is_name,
 )
 from sgfd.featureset.places import HTTP, HUB, Advance, Folder, place_at, refuse_twin, taken
-from sgfd.featureset.publish import lock_folder, publish_folder, unwritable, write_file
+from sgfd.featureset.publish import partial_folder, publish_folder, unwritable, write_file
 from sgfd.featureset.reading import FeatureSet, folder_state, parse_manifest
 from sgfd.featureset.signature import SIGNATURE_BYTES, check_signature
 from sgfd.featureset.verification import changed_files, verify
@@ -46,6 +46,8 @@ from sgfd.featureset.versions import (
     version_of,
     versioned,
 )
+
+logger = logging.getLogger("sgfd")
 
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
 
@@ -79,12 +81,17 @@ class Shared:
 
 
 def push(
-    opened: FeatureSet, url: str, *, plain: bool = False, progress: Progress = in_silence
+    opened: FeatureSet,
+    url: str,
+    *,
+    plain: bool = False,
+    replace_signature: bool = False,
+    progress: Progress = in_silence,
 ) -> Shared:
     """Publish a feature set as a version of the name at the end of a URL, and as its latest.
 
     A push that was interrupted goes on where it was. A version that is there already is only made
-    the latest.
+    the latest; a signature that it has there stays.
 
     Args:
         opened: the set; all that `verify` checks must hold.
@@ -92,6 +99,7 @@ def push(
             own name there.
         plain: put the files at the URL itself, as data hubs want them, without a version; what is
             there is never replaced.
+        replace_signature: put the set's signature in the place of another one of that version.
         progress: of bytes, as `progress(total, label)`.
 
     Raises:
@@ -120,11 +128,11 @@ def push(
     before = None if plain else place.latest()
     folder = place.folder(place.name if plain else versioned(place.name, digest))
     if place.root is None:
-        new = _upload(opened, folder, plain, progress)
+        new = _upload(opened, folder, plain, replace_signature, progress)
     else:
         source = Folder.local(opened.path)
         target = place.root / folder.name
-        new = _land(source, _Content.of(opened), target, "pushing", progress)
+        new = _land(source, _Content.of(opened), target, "pushing", replace_signature, progress)
     if before is not None:
         place.move_latest(before, digest)
     return Shared(place.name, version_of(digest), digest, folder.shown, new, not plain)
@@ -141,7 +149,8 @@ def pull(
     """Fetch a feature set into a folder of sets, whole or not at all.
 
     A pull that was interrupted goes on where it was. Every byte is checked against the manifest,
-    the manifest against the version, and where a key is given, the signature comes first.
+    the manifest against the version, and where a key is given, the signature comes first. Without
+    a key, no signature takes the place of another one.
 
     Args:
         url: `PLACE/NAME` for its latest version, which becomes the latest under the root too, or
@@ -177,7 +186,7 @@ def pull(
     refuse_twin(place_at(str(root / name)))
     before = read_latest(root, name)
     target = root / versioned(name, content.digest)
-    new = _land(folder, content, target, "pulling", progress)
+    new = _land(folder, content, target, "pulling", key is not None, progress)
     latest = place.version in (None, LATEST)
     if latest:
         move_latest(root, name, before, content.digest)
@@ -264,24 +273,23 @@ class _Content:
         return cls(content, manifest, folder.read_or_none(SIGNATURE, SIGNATURE_BYTES))
 
 
-def _land(source: Folder, content: _Content, target: Path, label: str, progress: Progress) -> bool:
+def _land(
+    source: Folder,
+    content: _Content,
+    target: Path,
+    label: str,
+    replace_signature: bool,
+    progress: Progress,
+) -> bool:
     """Put a set's files in a folder of this machine by one rename; false if it is there already."""
-    partial = target.with_name(f".{target.name}.partial")
     if target.is_symlink():
         raise FeatureSetError(target, "is a link", "remove it")
-    try:
-        lock = lock_folder(partial)
-    except OSError as error:
-        raise unwritable(target.parent, error) from None
-    if lock is None:
-        raise FeatureSetError(
-            target, "another process is writing it at this moment", "wait for it to end"
-        )
-    try:
+    with partial_folder(target) as partial:
         if target.exists():
             shutil.rmtree(partial)  # whatever is there now, nothing more comes
             _check_same(target, content)
-            if content.signature is not None:  # it may have been signed since
+            if _is_signed_since(content.signature, Folder.local(target), replace_signature):
+                assert content.signature is not None
                 write_file(target / SIGNATURE, content.signature)
             return False
         result = partial / "result"
@@ -300,8 +308,6 @@ def _land(source: Folder, content: _Content, target: Path, label: str, progress:
         publish_folder(result, target)
         shutil.rmtree(partial)
         return True
-    finally:
-        os.close(lock)
 
 
 def _receive_all(
@@ -348,7 +354,9 @@ def _receive_whole(
         begun = 0  # the part may have been of something else: once more from the start
 
 
-def _upload(opened: FeatureSet, folder: Folder, plain: bool, progress: Progress) -> bool:
+def _upload(
+    opened: FeatureSet, folder: Folder, plain: bool, replace_signature: bool, progress: Progress
+) -> bool:
     """Put a set's files at a place, the manifest last; false if it was there already."""
     content, state = _Content.of(opened), folder_state(opened.path)
     there = folder.read_or_none(MANIFEST, MANIFEST_BYTES)
@@ -365,12 +373,29 @@ def _upload(opened: FeatureSet, folder: Folder, plain: bool, progress: Progress)
             advance(record.bytes)
     if folder_state(opened.path) != state:
         raise _replaced(opened)  # the files may be of two sets, and get no manifest
-    signature = content.signature
-    if signature is not None and signature != folder.read_or_none(SIGNATURE, SIGNATURE_BYTES):
-        folder.put(SIGNATURE, signature, replace=True)
+    # Without a manifest there is no set yet, and what lies there is of a push that was given up.
+    if _is_signed_since(content.signature, folder, replace_signature or there is None):
+        assert content.signature is not None
+        folder.put(SIGNATURE, content.signature, replace=True)
     if there is None:
         folder.put(MANIFEST, content.manifest_bytes, replace=not plain)
     return there is None
+
+
+def _is_signed_since(signature: bytes | None, there: Folder, replace_signature: bool) -> bool:
+    """Whether a signature is to be put where the set is; anybody can make one, so that another one
+    that is there stays, which is said, unless it may be replaced."""
+    if signature is None:
+        return False
+    before = there.read_or_none(SIGNATURE, SIGNATURE_BYTES)
+    if before not in (None, signature) and not replace_signature:
+        logger.warning(
+            "%s: is signed otherwise, and that stays; to replace it, push with "
+            "--replace-signature, or pull with --require-signature",
+            there.shown,
+        )
+        return False
+    return before != signature
 
 
 def _check_same(target: Path, content: _Content) -> None:

@@ -37,8 +37,10 @@ def sign(opened: FeatureSet, key: Path) -> Path:
     content = (opened.path / MANIFEST).read_bytes()
     done = _ssh_keygen(["sign", "-q", "-f", str(key)], content)
     if done.returncode or not done.stdout:
-        reason = _first_line(done.stderr)
-        raise FeatureSetError(key, f"can't sign ({reason})", "give a private key of ssh-keygen")
+        remedy = "give a private key of ssh-keygen"
+        if key.stat().st_mode & 0o077:
+            remedy += f", which nobody else may read (chmod 600 {key})"
+        raise FeatureSetError(key, f"can't sign ({_reason(done.stderr)})", remedy)
     target = opened.path / SIGNATURE
     write_file(target, done.stdout)
     return target
@@ -117,5 +119,7 @@ def _ssh_keygen(arguments: list[str], content: bytes) -> "subprocess.CompletedPr
     )
 
 
-def _first_line(text: bytes) -> str:
-    return (text.decode(errors="replace").strip().splitlines() or ["no reason given"])[0]
+def _reason(text: bytes) -> str:
+    """What ssh-keygen says, without the frames that it draws around a warning."""
+    lines = (line.strip(" @") for line in text.decode(errors="replace").splitlines())
+    return next((line for line in lines if line), "no reason given")

@@ -13,6 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from sgfd.jobs.errors import JobError
 
+MOST_THREADS = 1024  # far more, and OpenMP ends the process without a word
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -41,13 +43,14 @@ def use_threads(threads: int | None) -> int:
     """Give torch, FAISS and numpy's BLAS as many threads (default: the cores we may use).
 
     Raises:
-        JobError: it is less than one.
+        JobError: it is less than one, or more than a process can have.
     """
     import faiss
 
     if threads is not None and threads < 1:
         raise JobError(f"threads {threads}", "is too few", "give 1 or more")
-
+    if threads is not None and threads > MOST_THREADS:
+        raise JobError(f"threads {threads}", "are too many", f"give {MOST_THREADS} at most")
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
     faiss.omp_set_num_threads(count)

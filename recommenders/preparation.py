@@ -94,8 +94,6 @@ def prepare(
     split_seed = whole_number("split_seed", split_seed)
     if dimension is not None:
         dimension = whole_number("dimension", dimension, least=1)
-    if not 0 <= min_coverage <= 1:
-        raise JobError(f"min_coverage {min_coverage}", "is no share", "give one from 0 to 1")
     interactions = dataset.interactions
     if interactions is None:
         raise JobError(

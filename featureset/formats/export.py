@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sgfd.featureset.formats.mmrec import write_mmrec
 from sgfd.featureset.formats.plain import write_numpy, write_safetensors
 from sgfd.featureset.formats.recbole import write_recbole
 from sgfd.featureset.formats.rows import Advance, ExportedRows
-from sgfd.featureset.publish import allowed_in, publish_folder
+from sgfd.featureset.publish import partial_folder, publish_folder
 from sgfd.featureset.reading import FeatureSet
 
 RECORD = "export.json"  # what was exported; only a folder with one is ever replaced
@@ -59,29 +58,29 @@ def export(
     """
     if kind not in FORMATS:
         raise FeatureSetError(f"format {kind!r}", "is unknown", f"choose {' or '.join(FORMATS)}")
+    if target.name in ("", ".."):
+        target = target.resolve()
     names = features.chosen_modalities(modalities)
-    if not names:
-        raise FeatureSetError(features.path, "has no modality to export", "choose another set")
     rows = ExportedRows(features, names, advance)
     _check_target(target, features, overwrite)
-    with allowed_in(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.partial-"))
-    try:
-        folder.chmod(0o755)
-        FORMATS[kind](rows, folder)
-        record = {
-            "format": kind,
-            "feature_set": features.manifest.name,
-            "manifest_sha256": features.manifest_sha256,
-            "modalities": rows.names,
-            "guided": features.manifest.interactions is not None,
-        }
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-        publish_folder(folder, target, overwrite)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with partial_folder(target) as partial:
+        folder = partial / "result"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
+            folder.mkdir()
+            FORMATS[kind](rows, folder)
+            record = {
+                "format": kind,
+                "feature_set": features.manifest.name,
+                "manifest_sha256": features.manifest_sha256,
+                "modalities": rows.names,
+                "guided": features.manifest.interactions is not None,
+            }
+            (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+            publish_folder(folder, target, overwrite)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return files
 
 

@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from sgfd.dataset import Protocol
 from sgfd.featureset import write_file
 from sgfd.jobs import JobError
 
@@ -80,5 +81,7 @@ def _other_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _has_results(backbone: str, folder: Path) -> bool:
     """Whether a backbone has a run or a search in a comparison."""
-    runs = (folder / "runs").glob(f"*-{backbone}-*/run.json")
-    return any(runs) or any((folder / "tunings").glob(f"{backbone}-*"))
+    for protocol in get_args(Protocol):  # a feature set's name may hold a backbone's
+        if any((folder / "runs").glob(f"{protocol}-{backbone}-*/run.json")):
+            return True
+    return any((folder / "tunings").glob(f"{backbone}-*"))

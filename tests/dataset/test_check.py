@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sgfd.dataset import DatasetError, check_dataset, divide, load_dataset
+from sgfd.dataset import DatasetError, check_dataset, join, load_dataset, temporal_split
 
 
 def append(folder, file, line):
@@ -127,7 +127,8 @@ def test_a_repeated_pair_has_its_earliest_time(native_folder):
     interactions = load_dataset(native_folder).interactions
     assert interactions.train.item.tolist() == [0, 1, 2]
     assert interactions.train.timestamp.tolist() == [1, 5, 2]
-    assert divide(interactions, split="temporal").test.item.tolist() == [1]
+    whole = join(interactions.train, interactions.valid, interactions.test)
+    assert temporal_split(whole)[2].item.tolist() == [1]
 
 
 NATIVE = {

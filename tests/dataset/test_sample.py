@@ -1,8 +1,10 @@
 """The sample is the same every time, and what is planted in it can be found again."""
 
 import numpy as np
+import pandas as pd
+import pytest
 
-from sgfd.dataset import check_dataset, load_dataset
+from sgfd.dataset import DatasetError, check_dataset, load_dataset
 
 
 def test_it_is_the_same_every_time():
@@ -10,6 +12,20 @@ def test_it_is_the_same_every_time():
     assert first.catalog.fingerprint() == again.catalog.fingerprint()
     assert first.interactions.fingerprint() == again.interactions.fingerprint()
     assert check_dataset("sample") == []
+
+
+@pytest.mark.parametrize("root", ["data", "."])
+def test_a_folder_of_its_name_is_not_passed_over(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / root / "sample"
+    folder.mkdir(parents=True)
+    assert load_dataset("sample").layout == "sample"  # nothing that is a data set
+    ids = pd.DataFrame({"user_id": ["u"] * 2, "item_id": ["a", "b"], "split": ["train", "test"]})
+    ids.to_parquet(folder / "interactions.parquet")
+    for look in (load_dataset, check_dataset):
+        with pytest.raises(DatasetError, match="is called as the made-up data set, sample; write"):
+            look("sample")
+    assert load_dataset(folder).layout == "native"
 
 
 def test_it_has_gaps_like_real_data():

@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgfd.dataset import (
+    DatasetError,
+    Interactions,
     Pairs,
     Vocabulary,
     cold_items_split,
+    divide,
     hold_out_last,
     honest_split,
     join,
@@ -124,6 +127,17 @@ def test_a_cut_in_time_without_ties_gives_the_shares():
     assert [len(part) for part in temporal_split(pairs)] == [35, 5, 10]
     with pytest.raises(ValueError, match="no timestamps"):
         temporal_split(Pairs(pairs.user, pairs.item))
+
+
+@pytest.mark.parametrize("years", [1, 2])
+def test_times_that_are_too_coarse_to_cut_are_told_of(years):
+    user, item = np.divmod(np.arange(40), 8)
+    pairs = Pairs(user, item, item % years)
+    names = (Vocabulary([f"{k}{n}" for n in range(8)]) for k in "ui")
+    nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+    interactions = Interactions(*names, pairs, nothing, nothing)
+    with pytest.raises(DatasetError, match=r"too many of one time.*valid.*give finer timestamps"):
+        divide(interactions, split="temporal")
 
 
 @given(shared_items(), st.integers(0, 3), st.booleans())

@@ -212,6 +212,18 @@ def test_weights_that_can_not_act_are_named(labels, guided, said, made, rng, tmp
     assert ("without effect" in caplog.text) == (said is not None)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(4))
+def test_two_items_are_enough(seed, made, tmp_path):
+    """All that tells them apart is one direction, which the map may be orthogonal to."""
+    rng = np.random.default_rng(seed)
+    values = {name: rng.normal(size=(2, 8)).astype(np.float32) for name in ("image", "text")}
+    dataset = interacted(made(None, n=2, **values), [0, 0, 1, 1, 2, 2], [0, 1] * 3)
+    result = distill(dataset, tmp_path / "x", QUICK, threads=1)
+    rows = np.load(result.artifact / "fused.npy")
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+
+
 def test_labels_that_guided_it_are_not_asked_for(made, rng, tmp_path):
     """All labels did, so that no item is left that could tell how well others' are met."""
     values = rng.normal(size=(12, 20)).astype(np.float32)

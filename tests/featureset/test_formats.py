@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from sgfd.featureset import FeatureSetError, InteractionsUse, load
 from sgfd.featureset.formats import FORMATS, export, refuse_guided_export
+from sgfd.featureset.publish import partial_folder
 from sgfd.jobs import JobError, room_in
 
 LACKING = 7
@@ -306,6 +307,26 @@ def test_only_an_export_is_replaced(opened, tmp_path):
         export(opened, tmp_path / "new", "faiss", ["audio"])
     assert (mine / "thesis").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out", "set"]
+
+
+def test_what_a_killed_export_left_goes_with_the_next(opened, tmp_path):
+    left = tmp_path / ".out.partial" / "result"
+    left.mkdir(parents=True)
+    (left / "half").write_text("of another")
+    folder = exported(opened, "numpy")
+    assert not (folder / "half").exists() and not left.parent.exists()
+    with partial_folder(tmp_path / "new") as partial:
+        with pytest.raises(FeatureSetError, match="another process is writing it at this moment"):
+            export(opened, tmp_path / "new", "numpy")
+        assert partial.exists()
+
+
+def test_a_modality_that_is_named_twice_is_written_once(opened, tmp_path):
+    export(opened, tmp_path / "out", "safetensors", ["image", "text", "image"])
+    assert set(load_file(tmp_path / "out" / "features.safetensors")) >= {"image", "text"}
+    export(opened, tmp_path / "table", "hf-datasets", ["image", "image"])
+    (table,) = (tmp_path / "table").rglob("*.parquet")
+    assert list(pd.read_parquet(table).columns).count("image") == 1
 
 
 @pytest.mark.parametrize("kind", ["mmrec", "recbole"])

@@ -130,6 +130,22 @@ def save_forged(path):
     assert pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size == 100
 
 
+def guide(**fields):
+    use = {"protocol": "honest", "split": "given", "split_seed": 0, "pairs": 1, "sha256": "0" * 64}
+    return lambda manifest: manifest.update(interactions=use | fields)
+
+
+def with_student(name, value):
+    """One number of a student's tensor is another."""
+
+    def attack(folder):
+        tensors = load_file(folder / "student.safetensors")
+        tensors[name].flat[0] = value
+        replace(folder, "student.safetensors", lambda p: save_file(tensors, p))
+
+    return attack
+
+
 HOSTILE = {
     "no folder": (lambda f: f.rename(f.with_name("gone")), "there is no such folder"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "it has no manifest.json"),
@@ -146,6 +162,38 @@ HOSTILE = {
     "a name of two lines": (
         lambda f: edit(f, lambda m: m.update(name="x\ny")),
         "name: Value error, 'x\\ny' is no plain name",
+    ),
+    "a name too long for what is called after it": (
+        lambda f: edit(f, lambda m: m.update(name="ü" * 76)),
+        "or more than 150 bytes",
+    ),
+    "a name that chains addresses": (
+        lambda f: edit(f, lambda m: m.update(name="x::y")),
+        "'x::y' is no plain name",
+    ),
+    "half a letter": (
+        lambda f: edit(f, lambda m: m["quality"].update(fidelity="\ud800")),
+        "holds text that is no Unicode",
+    ),
+    "half a letter for a setting's name": (
+        lambda f: edit(f, lambda m: m["settings"].update({"\udfff": 1})),
+        "holds text that is no Unicode",
+    ),
+    "a seed that no generator takes": (
+        lambda f: edit(f, guide(split_seed=-1)),
+        "interactions.split_seed: Input should be greater than or equal to 0",
+    ),
+    "no modality": (
+        lambda f: edit(f, lambda m: m.update(modalities=[])),
+        "modalities: List should have at least 1 item",
+    ),
+    "a student that isn't finite": (
+        with_student("image.weight", np.nan),
+        "image.weight is not finite, or divides by 0",
+    ),
+    "a student that divides by 0": (
+        with_student("text.scale", 0),
+        "text.scale is not finite, or divides by 0",
     ),
     "a name that looks like a version": (
         lambda f: edit(f, lambda m: m.update(name="office@0123456789abcdef")),

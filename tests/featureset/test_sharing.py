@@ -114,6 +114,33 @@ def test_a_web_server_is_listed_where_it_gives_a_list(sets, web):
         inventory_at(f"{web.address}/files")
 
 
+def test_a_page_without_end_is_not_read_to_its_end(web):
+    with pytest.raises(FeatureSetError, match="has more than 16777216 bytes"):
+        inventory_at(f"{web.address}/flood")
+
+
+def test_links_are_looked_for_in_the_time_that_the_page_takes():
+    folder = "https://sets.example/a%20b/"
+    page = b"""<A class=x href = "office@1/">office</a> <a href='/a%20b/b%C3%BCro/'>
+        <a href="../up/"> <a href="https://else.example/far/"> <a href="office@1/manifest.json">
+        <a href="?sort=n"> <a href="r&amp;d"> <a href="http://[broken/"> <a href="x">"""
+    assert places._linked_names(page, folder) == ["büro", "office@1", "r&d", "x"]
+    for hostile in (b"<a " * 10**6, b"<a " + b"href" * 10**6, b"<a href" + b" " * 10**6):
+        assert places._linked_names(hostile, folder) == []  # squared, it would be hours
+
+
+def test_a_name_is_what_the_address_of_a_web_server_means(sets, web, tmp_path):
+    root = tmp_path / "artifacts"
+    for name in ("a b", "büro", "a%41"):
+        push(sets[0], str(web.folder / name))
+    for written, name in (("a%20b", "a b"), ("b%C3%BCro", "büro"), ("büro", "büro")):
+        assert pull(f"{web.address}/files/{written}", root).name == name
+    assert pull(f"{web.address}/files/a%2541", root).name == "a%41"
+    entries, problems = inventory_at(f"{web.address}/listed")
+    assert {each.label.partition("@")[0] for each in entries} == {"a b", "büro", "a%41"}
+    assert problems == []
+
+
 def test_the_second_of_two_writers_is_told_and_nothing_is_mixed(sets, place, tmp_path):
     """The other one writes all of his after the first has looked which version is the latest."""
 
@@ -194,7 +221,25 @@ def test_a_signature_that_came_later_is_pushed_and_pulled(sets, place, tmp_path)
     (sets[0].path / "manifest.json.sig").write_bytes(b"a signature")
     push(sets[0], place)
     assert pull(place, root).new is False
-    assert (load(root / "office@latest").path / "manifest.json.sig").read_bytes() == b"a signature"
+    signature = load(root / "office@latest").path / "manifest.json.sig"
+    assert signature.read_bytes() == b"a signature"
+
+
+def test_no_signature_takes_the_place_of_another_unasked(sets, place, tmp_path, caplog):
+    root, own = tmp_path / "artifacts", sets[0].path / "manifest.json.sig"
+    own.write_bytes(b"the maker's")
+    push(sets[0], place)
+    pull(place, root)
+    landed = load(root / "office@latest").path / "manifest.json.sig"
+    own.write_bytes(b"anybody's")
+    assert push(sets[0], place).new is False and pull(place, root).new is False
+    assert "is signed otherwise, and that stays" in caplog.text
+    assert landed.read_bytes() == b"the maker's"
+    assert push(sets[0], place, replace_signature=True).new is False
+    caplog.clear()
+    assert pull(place, root).new is False  # no key was given that it could be checked by
+    assert "pull with --require-signature" in caplog.text
+    assert landed.read_bytes() == b"the maker's"
 
 
 def edited(folder: Path, change) -> None:

@@ -97,7 +97,13 @@ def test_a_file_that_holds_no_keys_is_refused(feature_set, keys, tmp_path, conte
 
 def test_a_key_that_cannot_sign_is_refused(feature_set, keys, tmp_path):
     (tmp_path / "garbage").write_text("no key")
-    for key, what in ((tmp_path / "garbage", "can't sign"), (tmp_path / "none", "is no file")):
+    open_to_all = new_key(tmp_path / "open")
+    open_to_all.chmod(0o644)
+    for key, what in (
+        (tmp_path / "garbage", "can't sign"),
+        (tmp_path / "none", "is no file"),
+        (open_to_all, r"can't sign \(WARNING: UNPROTECTED PRIVATE KEY.*chmod 600"),
+    ):
         with pytest.raises(FeatureSetError, match=what):
             sign(load(feature_set), key)
     assert not (feature_set / "manifest.json.sig").exists()
@@ -116,3 +122,7 @@ def test_a_pull_takes_only_what_is_signed(feature_set, keys, tmp_path):
     assert not root.exists()
     pull(place, root, key=public(keys[0]))
     check_signature_of(load(root / "office@latest"), public(keys[0]))
+    sign(load(feature_set), keys[1])
+    push(load(feature_set), place, replace_signature=True)
+    pull(place, root, key=public(keys[1]))  # whose key is trusted may sign anew
+    check_signature_of(load(root / "office@latest"), public(keys[1]))

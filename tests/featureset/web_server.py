@@ -95,10 +95,18 @@ async def endless(request: web.Request) -> web.StreamResponse:
         await response.write(bytes(2**20))
 
 
+async def flood(request: web.Request) -> web.StreamResponse:
+    """A page of links that never ends."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b'<a href="x">x</a>' * 2**16)
+
+
 app = web.Application(middlewares=[log])
 app.router.add_static("/files", FOLDER)
 app.router.add_static("/listed", FOLDER, show_index=True)
-for handler in (whole, short, elsewhere, broken, dropping, slow, endless):
+for handler in (whole, short, elsewhere, broken, dropping, slow, endless, flood):
     app.router.add_get(f"/{handler.__name__}/{{path:.*}}", handler)
 
 

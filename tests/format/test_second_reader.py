@@ -64,7 +64,7 @@ def test_it_sees_a_flipped_bit(both, tmp_path):
         SecondReader(copy)
 
 
-@pytest.mark.parametrize("name", ["../x", ".x", "x@latest", "x\ny", ""])
+@pytest.mark.parametrize("name", ["../x", ".x", "x@latest", "x\ny", "", "x::y", "x" * 151])
 def test_both_refuse_a_name_that_is_none(both, tmp_path, name):
     copy = shutil.copytree(both[0].path, tmp_path / "copy")
     manifest = json.loads((copy / "manifest.json").read_text()) | {"name": name}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from sgfd.jobs import use_threads
+from sgfd.jobs import JobError, use_threads
 
 CHILD = (
     "from sgfd.jobs import peak_memory_bytes as peak; print(peak()); b'1' * 10**9; print(peak())"
@@ -29,6 +29,11 @@ def test_peak_memory_is_of_the_process_alone():
 def as_before():
     yield
     use_threads(None)
+
+
+def test_more_threads_than_a_process_can_have_are_refused():
+    with pytest.raises(JobError, match="threads 3000: are too many; give 1024 at most"):
+        use_threads(3000)
 
 
 def test_one_option_sets_the_threads_of_all_that_compute(as_before):

@@ -1,6 +1,7 @@
 """Bad input: one line that says what, where and what to do; exit code 2; nothing written."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 TRAIN = ("train", "--backbone", "bm3", "--dataset", "sample")
@@ -191,6 +192,26 @@ def test_a_group_without_a_command_prints_its_help(pipeline, group):
     text = done.out or done.err
     assert text.startswith("Usage: pipeline")
     assert text == pipeline(*group, "--help").out
+
+
+def test_letters_that_a_terminal_lacks_are_escaped(run_fresh, tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "bücher"
+    folder.mkdir(parents=True)
+    columns = {"user_id": ["u", "u"], "item_id": ["a", "b"], "split": ["train", "test"]}
+    pd.DataFrame(columns).to_parquet(folder / "interactions.parquet")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run_fresh(tmp_path, "data", "show", "bücher")
+    assert (done.code, done.err) == (0, "")
+    assert "b\\xfccher" in done.out
+
+
+def test_numbers_beyond_float32_are_told_of_in_one_line(pipeline, tmp_path):
+    folder = tmp_path / "data" / "large"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"item_id": ["a", "b", "c"]}).to_parquet(folder / "items.parquet")
+    np.save(folder / "image.npy", np.array([[1.0, 1e300], [2, 3], [4, 5]]))
+    done = pipeline("distill", "--dataset", "large", "--method", "standard")
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
 
 
 def test_an_unknown_user_is_refused(pipeline):

@@ -187,7 +187,6 @@ def test_backbones_that_can_not_score_cold_items_are_refused(train):
         ({"name": "/tmp/out"}, "is no plain folder name"),
         ({"device": "gpu"}, "choose auto, cpu or cuda"),
         ({"threads": -3}, "give 1 or more"),
-        ({"min_coverage": 5}, "give one from 0 to 1"),
         ({"feature_scale": "units"}, "choose entry or unit or stored"),
     ],
 )

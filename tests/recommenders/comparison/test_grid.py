@@ -169,6 +169,22 @@ def test_changed_settings_are_refused_not_mixed(tmp_path):
         run_grid(grid_of(bpr={"epochs": 2}), tmp_path, jobs=1)
 
 
+def test_a_set_that_is_called_like_a_backbone_is_not_taken_for_its_runs(tmp_path, features):
+    path = shutil.copytree(features / "pca", tmp_path / "my-bpr-set")
+    edit_name(path)
+    asked = {"vbpr": {"epochs": 1}, "bpr": {"epochs": 1}}
+    run_grid(grid_of([path], **asked), tmp_path / "c", jobs=1)
+    shutil.rmtree(tmp_path / "c" / "runs" / "honest-bpr-none-seed0")
+    again = run_grid(grid_of([path], **asked | {"bpr": {"epochs": 2}}), tmp_path / "c", jobs=1)
+    assert [result.error for result in again] == [None] * 3
+
+
+def edit_name(path):
+    """A copy's manifest names it as its folder is called."""
+    manifest = path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"name": "pca"', f'"name": "{path.name}"'))
+
+
 def test_settings_may_change_while_nothing_was_made_with_them(tmp_path):
     broken, _ = run_grid(grid_of(bpr={"learning_rate": 1e30}, popular={}), tmp_path, jobs=1)
     assert broken.error is not None
@@ -278,7 +294,12 @@ def comparison_of(results):
 
 
 def test_what_no_cell_could_do_is_refused_before_any_is_run(features):
-    for options, match in (({"dimension": 7}, "7"), ({"min_coverage": 1.1}, "coverage")):
+    share = "is no share; give one from 0 to 1"
+    for options, match in (
+        ({"dimension": 7}, "7"),
+        ({"min_coverage": 1.1}, share),
+        ({"min_coverage": float("nan")}, share),
+    ):
         with pytest.raises((JobError, featureset.FeatureSetError), match=match):
             grid_of([features / "pca"], options=options)
     with pytest.raises(JobError, match="goes with protocol honest"):
@@ -286,6 +307,16 @@ def test_what_no_cell_could_do_is_refused_before_any_is_run(features):
     called_none = replace_name(featureset.load(features / "pca"), "none")
     with pytest.raises(JobError, match="means without features"):
         label_features([called_none])
+
+
+def test_features_that_hide_what_guided_them_are_refused_before_any_cell_is_run(features):
+    opened = featureset.load(features / "pca")
+    dataset, known = opened.manifest.dataset, SAMPLE.interactions.fingerprint()
+    guided = dataset.fingerprints.model_copy(update={"interactions": known})
+    dataset = dataset.model_copy(update={"fingerprints": guided})
+    opened.manifest = opened.manifest.model_copy(update={"dataset": dataset})
+    with pytest.raises(JobError, match=r"pca: was distilled with interactions that"):
+        replace(grid_of([features / "pca"], content={}), features={"pca": opened})
 
 
 def replace_name(opened, name):
