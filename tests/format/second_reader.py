@@ -23,7 +23,7 @@ class SecondReader:
         assert self.manifest["format_version"].split(".")[0] == "1", "of another major version"
         names = (self.manifest["name"], *self.manifest["files"])
         assert all(re.fullmatch("[^./@][^/@]*", n) and n.isprintable() for n in names), "a path"
-        assert "::" not in names[0] and len(names[0].encode()) <= 150, "a path: a chain, or too long"
+        assert "::" not in names[0] and len(names[0].encode()) <= 150, "a path, or too long"
         for name, record in self.manifest["files"].items():
             content = (self.folder / name).read_bytes()
             assert len(content) == record["bytes"], f"{name} is of another size"
