@@ -227,10 +227,8 @@ def result_path(reference: str, root: Path, option: str) -> Path:
 
 
 def plain_name(name: str, option: str) -> str:
-    from sgfd.featureset import is_name
+    from sgfd.featureset.manifest import NAME_RULE, is_name
 
     if not is_name(name):
-        raise click.UsageError(
-            f"{option}: {name!r} is no plain folder name; leave out /, @ and leading dots"
-        )
+        raise click.UsageError(f"{option}: {name!r} is no plain folder name; {NAME_RULE}")
     return name

@@ -52,7 +52,7 @@ from sgfd.featureset import (
     now,
 )
 from sgfd.featureset.formats import refuse_guided_export
-from sgfd.featureset.manifest import MANIFEST_BYTES
+from sgfd.featureset.manifest import MANIFEST_BYTES, NAME_RULE
 from sgfd.jobs import (
     MOST_SEED,
     WorkFolder,
@@ -156,12 +156,6 @@ def distill(
     pairs, use = None, None
     if known_method.uses_interactions and dataset.interactions is not None:
         pairs, use = _training_pairs(dataset.interactions, catalog, protocol, split, split_seed)
-        if known_method.needs_interactions and not len(pairs):
-            raise DistillError(
-                f"data set {dataset.name}",
-                f"has no training interactions under split {split}",
-                "choose another --split, or a --method that needs none",
-            )
     torch_device = use_device(device)
     use_threads(threads)
     keep_freed_memory()
@@ -325,9 +319,7 @@ def check_target(target: Path, dataset: Dataset, overwrite: bool) -> None:
         JobError: there is something that may not be replaced.
     """
     if not is_name(target.name):
-        raise DistillError(
-            target, "is no name of a feature set", "leave out @, leading dots and control signs"
-        )
+        raise DistillError(target, "is no name of a feature set", NAME_RULE)
     if dataset.path is not None:
         place, where = target.resolve(), dataset.path.resolve()
         if place in (where, *where.parents):

@@ -30,6 +30,7 @@ MANIFEST_DEPTH = 32  # of lists and objects in one another; pydantic writes no m
 
 
 NAME_BYTES = 150  # of a name: those of versions and runs, made of it, have to fit a file system
+NAME_RULE = f"give 1 to {NAME_BYTES} bytes without /, @, ::, control signs and a leading dot"
 
 
 def is_name(name: str) -> bool:
@@ -44,10 +45,7 @@ def is_name(name: str) -> bool:
 
 def _checked_name(name: str) -> str:
     if not is_name(name):
-        raise ValueError(
-            f"{name[:NAME_BYTES]!r} is no plain name: it is empty, has /, @, ::, a leading dot, a "
-            f"control sign or more than {NAME_BYTES} bytes"
-        )
+        raise ValueError(f"{name[:NAME_BYTES]!r} is no plain name; {NAME_RULE}")
     return name
 
 

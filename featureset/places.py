@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from sgfd.featureset.errors import FeatureSetError
-from sgfd.featureset.manifest import FileRecord, is_name
+from sgfd.featureset.manifest import NAME_RULE, FileRecord, is_name
 from sgfd.featureset.versions import (
     LATEST,
     POINTER_BYTES,
@@ -357,7 +357,7 @@ def place_at(url: str) -> Place:
         raise FeatureSetError(shown, "names no feature set", "write the place and then /NAME")
     name, version = (last.partition("@")[0], None) if protocol == HUB else split_version(last)
     if not is_name(name):
-        raise FeatureSetError(shown, f"{name!r} is no name of a feature set", "choose another")
+        raise FeatureSetError(shown, f"{name!r} is no name of a feature set", NAME_RULE)
     shown_parent = shown.rstrip("/").rpartition("/")[0] if root is None else str(root)
     return Place(protocol, fs, parent, shown_parent, name, version, root)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgfd.dataset import load_dataset
+from sgfd.dataset import DatasetError, load_dataset
 from sgfd.distill import CLCRecSettings, DistillError, distill
 from sgfd.distill.clcrec import CLCRec, InteractionBatch, InteractionReader
 from sgfd.featureset import load, verify
@@ -79,8 +79,12 @@ def test_a_training_part_of_nothing_is_refused(tmp_path):
         )
     }
     at_once = replace(sample, interactions=replace(sample.interactions, **timed))
-    with pytest.raises(DistillError, match="has no training interactions under split temporal"):
+    with pytest.raises(DatasetError, match="too many of one time, for split temporal"):
         distill(at_once, tmp_path / "x", method="clcrec", split="temporal", threads=1)
+    nothing = sample.interactions.train.take(np.zeros(len(sample.interactions.train), bool))
+    untrained = replace(sample, interactions=replace(sample.interactions, train=nothing))
+    with pytest.raises(DistillError, match="has no training interactions, and method clcrec"):
+        distill(untrained, tmp_path / "x", method="clcrec", threads=1)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -165,7 +165,7 @@ HOSTILE = {
     ),
     "a name too long for what is called after it": (
         lambda f: edit(f, lambda m: m.update(name="ü" * 76)),
-        "or more than 150 bytes",
+        "is no plain name; give 1 to 150 bytes",
     ),
     "a name that chains addresses": (
         lambda f: edit(f, lambda m: m.update(name="x::y")),

@@ -123,7 +123,7 @@ BAD = {
     "two lines": ((*EMBED, "native", "--out", "a\nb"), "no plain folder name"),
     "under a file": ((*EMBED, "native", "--out", "native/items.parquet/x"), "can't be written"),
     "in the set": ((*EMBED, "native", "--out", "artifacts/old/x"), "lies inside the feature set"),
-    "a name that is too long": ((*EMBED, "native", "--out", "x" * 300), "File name too long"),
+    "a name that is too long": ((*EMBED, "native", "--out", "x" * 300), "give 1 to 150 bytes"),
     "ONNX without a student": (("features", "export-onnx", "raw", "--out", "x"), "has no student"),
     "ONNX that exists": ((*ONNX, "native"), "exists already"),
     "ONNX over other files": ((*ONNX, "native", "--overwrite"), "holds other files than .onnx"),
