@@ -271,6 +271,11 @@ class Manifest(_Part):
     files: dict[FileName, FileRecord] = {}
 
     @property
+    def is_guided(self) -> bool:
+        """Whether interactions took part in how the set was made, whether it says which or not."""
+        return bool(self.interactions or self.dataset.fingerprints.interactions)
+
+    @property
     def plain(self) -> list[Modality]:
         """The modalities that are stored as they are."""
         return [modality for modality in self.modalities if modality.encoding is None]

@@ -16,12 +16,6 @@ logger = logging.getLogger("sgfd")
 Saw = Literal["nothing", "train", "unproven"]
 
 
-def is_guided(features: FeatureSet) -> bool:
-    """Whether interactions took part in how the features were made, told of in whole or not."""
-    known = features.manifest.dataset.fingerprints.interactions
-    return features.manifest.interactions is not None or known is not None
-
-
 def what_features_saw(
     features: FeatureSet, interactions: Interactions, sets: SplitSets, trust: bool = False
 ) -> Saw:
@@ -40,7 +34,7 @@ def what_features_saw(
     """
     use = features.manifest.interactions
     known = features.manifest.dataset.fingerprints.interactions
-    if not is_guided(features):
+    if not features.manifest.is_guided:
         return "nothing"
     if use is None or known != interactions.fingerprint():
         return _unproven(features, "are not this data set's", trust)

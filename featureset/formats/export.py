@@ -74,7 +74,7 @@ def export(
                 "feature_set": features.manifest.name,
                 "manifest_sha256": features.manifest_sha256,
                 "modalities": rows.names,
-                "guided": features.manifest.interactions is not None,
+                "guided": features.manifest.is_guided,
             }
             (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

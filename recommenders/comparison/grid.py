@@ -51,7 +51,7 @@ from sgfd.recommenders.comparison.tuned import (
 )
 from sgfd.recommenders.inputs import make_inputs
 from sgfd.recommenders.protocols import SplitSets, split_interactions, users_to_judge
-from sgfd.recommenders.provenance import is_guided, what_features_saw
+from sgfd.recommenders.provenance import what_features_saw
 from sgfd.recommenders.run_folder import read_record
 
 logger = logging.getLogger("sgfd")
@@ -106,8 +106,8 @@ class Grid:
                 "leave --refit out, or add honest to --protocols",
             )
         self._refuse_unfit()
-        given = [features for features in self.features.values() if features is not None]
-        if guided := [features for features in given if is_guided(features)]:
+        guided = [f for f in self.features.values() if f and f.manifest.is_guided]
+        if guided:
             self._refuse_leaks(guided)
 
     def _refuse_unfit(self) -> None:
