@@ -288,9 +288,10 @@ def _land(
         if target.exists():
             shutil.rmtree(partial)  # whatever is there now, nothing more comes
             _check_same(target, content)
-            if _is_signed_since(content.signature, Folder.local(target), replace_signature):
-                assert content.signature is not None
-                write_file(target / SIGNATURE, content.signature)
+            there = Folder.local(target)
+            signature = _signature_to_put(content.signature, there, replace_signature)
+            if signature is not None:
+                write_file(target / SIGNATURE, signature)
             return False
         result = partial / "result"
         result.mkdir(exist_ok=True)
@@ -374,28 +375,29 @@ def _upload(
     if folder_state(opened.path) != state:
         raise _replaced(opened)  # the files may be of two sets, and get no manifest
     # Without a manifest there is no set yet, and what lies there is of a push that was given up.
-    if _is_signed_since(content.signature, folder, replace_signature or there is None):
-        assert content.signature is not None
-        folder.put(SIGNATURE, content.signature, replace=True)
+    may_replace = replace_signature or there is None
+    signature = _signature_to_put(content.signature, folder, may_replace)
+    if signature is not None:
+        folder.put(SIGNATURE, signature, replace=True)
     if there is None:
         folder.put(MANIFEST, content.manifest_bytes, replace=not plain)
     return there is None
 
 
-def _is_signed_since(signature: bytes | None, there: Folder, replace_signature: bool) -> bool:
-    """Whether a signature is to be put where the set is; anybody can make one, so that another one
-    that is there stays, which is said, unless it may be replaced."""
+def _signature_to_put(signature: bytes | None, there: Folder, may_replace: bool) -> bytes | None:
+    """The signature that the set lacks where it is, if any. Anybody can make one, so that another
+    one that is there stays, which is said, unless it may be replaced."""
     if signature is None:
-        return False
+        return None
     before = there.read_or_none(SIGNATURE, SIGNATURE_BYTES)
-    if before not in (None, signature) and not replace_signature:
+    if before not in (None, signature) and not may_replace:
         logger.warning(
             "%s: is signed otherwise, and that stays; to replace it, push with "
             "--replace-signature, or pull with --require-signature",
             there.shown,
         )
-        return False
-    return before != signature
+        return None
+    return None if before == signature else signature
 
 
 def _check_same(target: Path, content: _Content) -> None:
