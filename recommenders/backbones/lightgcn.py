@@ -21,6 +21,8 @@ from sgfd.settings import CHECKED, Count, NotNegative, Range
 class LightGCNSettings(BackboneSettings):
     """Settings of LightGCN; defaults of the paper's section 4.1.2."""
 
+    patience: Count = 50
+    """Stop after so many epochs without a better Recall@20 (50 in the paper, as in NGCF's)."""
     embedding_dim: Count = 64
     """Width of user and item vectors."""
     layers: Annotated[Count, Range(1, 4)] = 3

@@ -29,6 +29,8 @@ class NGCFSettings(BackboneSettings):
 
     batch_size: Count = 1024
     """Training interactions a step."""
+    patience: Count = 50
+    """Stop after so many epochs without a better Recall@20."""
     embedding_dim: Count = 64
     """Width of the vectors, and of every layer."""
     layers: Annotated[Count, Range(1, 4)] = 3
