@@ -5,6 +5,7 @@ several widths (nested dimensions), each by its leading columns alone.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from sgfd.distill.losses import semantic_loss
 from sgfd.distill.networks import Classifier
+
+SHORTEST = 1e-12  # length that a sum of vectors is divided by at least
 
 
 class Interaction(nn.Module):
@@ -30,20 +33,72 @@ class Interaction(nn.Module):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, widths: Sequence[Tensor], history: Tensor, targets: Tensor) -> Tensor:
-        """Unit rows z (c, d) of the candidates, at each width d; (b, c) of 0 and 1; the mean over
-        the widths, a scalar.
+    def forward(
+        self, widths: Sequence[Tensor], history: Tensor, targets: Tensor, n_targets: Tensor
+    ) -> Tensor:
+        """The mean over the widths, a scalar.
 
-        Every user has a history and a target.
+        Args:
+            widths: unit rows z (c, d) of the candidates, at each width d.
+            history, targets: int64 (2, n), a user (0 to b - 1) above a candidate; every user has
+                one of each.
+            n_targets: (b,), how many a user has.
         """
-        excluded, no_target, n_targets = history > 0, targets == 0, targets.sum(dim=1)
-        losses = []
-        for z in widths:
-            profile = functional.normalize(history @ z, dim=1)
-            scores = (profile @ z.T).div_(self.temperature).masked_fill_(excluded, -torch.inf)
-            probabilities = torch.log_softmax(scores, dim=1).masked_fill(no_target, 0)
-            losses.append((-probabilities.sum(dim=1) / n_targets).mean())
+        given = history, targets, n_targets, self.temperature
+        losses = [
+            _ProfileToTargets.apply(z, *given)  # type: ignore[no-untyped-call]
+            for z in widths
+        ]
         return torch.stack(losses).mean()
+
+
+class _ProfileToTargets(torch.autograd.Function):
+    """The loss of one width, a node of its own: all that is as large as users by candidates is a
+    product, its powers e^(p . z / T - highest), and their gradient.
+
+    With g_uc = (softmax_uc - [c in t] / n_t) / (b T):
+
+        d/dp_u = sum_c g_uc z_c,   d/dz_c = sum_u g_uc p_u + sum over u with c in h of d/ds_u,
+        d/ds_u = (d/dp_u - p_u (p_u . d/dp_u)) / |s_u|,   s_u the sum over the history.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        history: Tensor,
+        targets: Tensor,
+        n_targets: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        total = z.new_zeros(len(n_targets), z.shape[1])
+        total.index_add_(0, history[0], z.index_select(0, history[1]))
+        norm = torch.linalg.vector_norm(total, dim=1, keepdim=True).clamp_(min=SHORTEST)
+        profile = total.div_(norm)
+        scores = (profile / temperature) @ z.T
+        of_targets = scores[tuple(targets)]
+        scores[tuple(history)] = -torch.inf
+        highest = scores.amax(dim=1, keepdim=True)
+        powers = scores.sub_(highest).exp_()
+        sums = powers.sum(dim=1)
+        ctx.save_for_backward(z, history, targets, n_targets, norm, profile, powers, sums)
+        ctx.temperature = temperature
+        found = torch.zeros_like(sums).index_add_(0, targets[0], of_targets).div_(n_targets)
+        loss: Tensor = (sums.log() + highest.squeeze(1) - found).mean()
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        z, history, targets, n_targets, norm, profile, powers, sums = ctx.saved_tensors
+        scale = gradients[0] / (len(sums) * ctx.temperature)
+        of_scores = powers * (scale / sums).unsqueeze(1)
+        of_scores[tuple(targets)] -= (scale / n_targets)[targets[0]]
+        of_profile = of_scores @ z
+        of_z = of_scores.T @ profile
+        along = torch.linalg.vecdot(profile, of_profile).unsqueeze(1)
+        of_total = of_profile.sub_(profile * along).div_(norm)
+        of_z.index_add_(0, history[1], of_total.index_select(0, history[0]))
+        return of_z, None, None, None, None
 
 
 class Structure(nn.Module):

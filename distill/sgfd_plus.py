@@ -118,7 +118,7 @@ class SGFDPlus(Trainable):
         if settings.interaction_weight:
             nested = [functional.normalize(y[:, :k], dim=1) for k in self.columns]
             parts["interaction"] = settings.interaction_weight * self.interaction(
-                nested, batch.history, batch.targets
+                nested, batch.history, batch.targets, batch.n_targets
             )
         z = functional.normalize(y, dim=1)
         if settings.structure_weight:
@@ -163,13 +163,15 @@ class ProfileBatch:
 
     Attributes:
         rows: u (c, D). labels: (c,), -1 where there is none.
-        history, targets: (b, c) of 0 and 1, at least one of each a user.
+        history, targets: int64 (2, n), a user's place above an item's; each user has one of both.
+        n_targets: (b,), how many a user has.
     """
 
     rows: Tensor
     labels: Tensor
     history: Tensor
     targets: Tensor
+    n_targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -196,14 +198,12 @@ class Profiles:
         column = np.searchsorted(items, item)
         in_history = place < count[user] // 2
 
-        def ones(of: NDArray[np.bool_]) -> Tensor:
-            dense = torch.zeros(len(batch), len(items), device=self.device)
-            cells = (torch.from_numpy(index[of]).to(self.device) for index in (user, column))
-            dense[tuple(cells)] = 1
-            return dense
-
-        labels = self.labels[torch.from_numpy(items)].to(self.device)
-        return ProfileBatch(self._rows_of(items), labels, ones(in_history), ones(~in_history))
+        there = np.stack([user, column])
+        history, targets = there[:, in_history], there[:, ~in_history]
+        n_targets = np.bincount(targets[0], minlength=len(batch)).astype(np.float32)
+        labels = self.labels[torch.from_numpy(items)]
+        parts = (labels, *map(torch.from_numpy, (history, targets, n_targets)))
+        return ProfileBatch(self._rows_of(items), *(part.to(self.device) for part in parts))
 
     def _rows_of(self, items: Indices) -> Tensor:
         if len(self.pairs.items) > self.rows.block_rows:

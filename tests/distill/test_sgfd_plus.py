@@ -35,9 +35,36 @@ def test_interaction_loss_is_that_of_the_formula(rng):
         p /= np.linalg.norm(p)
         e = {c: np.exp(p @ z[c] / 0.2) for c in np.flatnonzero(h == 0)}
         losses.append(-np.mean([np.log(e[c] / sum(e.values())) for c in np.flatnonzero(t)]))
-    tensors = [torch.from_numpy(x).double() for x in (z, history, targets)]
-    found = Interaction(0.2)([tensors[0]], *tensors[1:])
+    found = interaction_loss(z, history, targets, 0.2)
     assert float(found) == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+def interaction_loss(z, history, targets, temperature):
+    """Of dense (b, c) matrices of 0 and 1."""
+    z, history, targets = (torch.as_tensor(x) for x in (z, history, targets))
+    where = [x.nonzero().T for x in (history, targets)]
+    return Interaction(temperature)([z], *where, targets.sum(dim=1).double())
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1e-3])  # whose powers alone would overflow
+def test_interaction_loss_has_the_gradient_of_the_formula(rng, temperature):
+    z = torch.from_numpy(rng.normal(size=(6, 4))).requires_grad_()
+    history = torch.tensor([[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]])
+    targets = torch.tensor([[0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, 0]])
+
+    def plainly(z):
+        profile = functional.normalize(history.double() @ z, dim=1)
+        scores = (profile @ z.T / temperature).masked_fill(history > 0, -torch.inf)
+        found = scores.log_softmax(dim=1).masked_fill(targets == 0, 0).sum(dim=1)
+        return -(found / targets.sum(dim=1)).mean()
+
+    ours, plain = interaction_loss(z, history, targets, temperature), plainly(z)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-9)
+    gradients = [torch.autograd.grad(loss, z)[0] for loss in (ours, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+    assert torch.autograd.gradcheck(
+        lambda z: interaction_loss(z, history, targets, max(temperature, 0.2)), [z]
+    )
 
 
 def test_structure_loss_is_zero_for_the_same_cosines_alone(rng):
