@@ -1,7 +1,9 @@
 """Which interactions train, which choose a model, which judge it: one division for both stages."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,6 +17,8 @@ from sgfd.dataset.splits import (
     leave_one_out_split,
     temporal_split,
 )
+
+logger = logging.getLogger("sgfd")
 
 Protocol = Literal["honest", "paper"]
 Split = Literal["given", "cold-items", "temporal", "leave-one-out"]
@@ -49,7 +53,8 @@ def divide(
       valid. All users with held-out items are judged, as by LensKit's `split_global_time` where
       it is not told to filter them: one who comes after the cut has an empty history, as he
       would have had then, and to a model by id his vector is untrained.
-    - `leave-one-out`: each user's last interaction is test, the one before valid.
+    - `leave-one-out`: each user's last interaction is test, the one before valid; without
+      timestamps two at random, and a warning says so.
 
     Raises:
         DatasetError: split or protocol is unknown; the split needs timestamps that are not
@@ -74,12 +79,14 @@ def divide(
     if split == "cold-items":
         return Parts(*cold_items_split(whole, seed=split_seed))
     if split == "leave-one-out":
+        if whole.timestamp is None:
+            _say_that_chance_chooses()
         return Parts(*leave_one_out_split(whole, interactions.n_users, split_seed))
     if whole.timestamp is None:
         raise DatasetError(
             "interactions",
             "have no timestamps, and split temporal cuts by time",
-            "add a column timestamp (native layout), or choose another split",
+            "add a column timestamp, or choose another split",
         )
     parts = temporal_split(whole)
     if not all(len(part) for part in parts):
@@ -92,6 +99,13 @@ def divide(
             "give finer timestamps, or choose another split",
         )
     return Parts(*parts)
+
+
+@cache  # once, however many parts are made
+def _say_that_chance_chooses() -> None:
+    logger.warning(
+        "the interactions have no timestamps: split leave-one-out takes one of each user at random"
+    )
 
 
 def check_division(protocol: str, split: str) -> None:

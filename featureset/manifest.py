@@ -318,6 +318,9 @@ class Manifest(_Part):
         for modality in self.modalities:
             if without := set(modality.parts) - layers:
                 raise ValueError(f"{modality.name} is a sum of {sorted(without)[0]}, itself one")
+        for modality in self.plain:
+            if self.student is not None and modality.normalised != self.student.normalised:
+                raise ValueError(f"the student and {modality.name} differ in `normalised`")
         self._has_sound_encodings()
         folded = [name.casefold() for name in (MANIFEST, SIGNATURE, *self.files)]
         if len(set(folded)) != len(folded):

@@ -9,9 +9,9 @@ from pathlib import Path
 from sgfd.jobs.errors import JobError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# numpy (of a short write) and safetensors (Rust) say it in words alone.
+# numpy (of a short write), safetensors (Rust) and pyarrow say it in words alone.
 _WORDS = re.compile(
-    r"\d+ requested and \d+ written|os error ({})\b".format("|".join(map(str, _FULL)))
+    r"\d+ requested and \d+ written|(os error|\[errno) ({})\b".format("|".join(map(str, _FULL)))
 )
 
 

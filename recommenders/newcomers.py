@@ -150,11 +150,13 @@ class KnownItems:
 
 
 def _refuse_other_features(run: Run, features: FeatureSet) -> None:
-    """New rows mean something only in the space of the old ones: shared items must agree.
-
-    Where none is shared, one student must have made the rows of both sets.
+    """New rows mean something only in the space of the old ones: one student must have made both
+    sets, or the items that both have must agree.
     """
     used = run.record["features"]
+    student = used.get("student_sha256")  # an early run does not say
+    if student is not None and student == features.manifest.student_sha256:
+        return  # an old item keeps its row, also where what it was made from has changed
     alignment = features.align(run.names.items, min_coverage=0.0)
     shared = np.flatnonzero(alignment.rows >= 0)
     again = aligned_features(
@@ -175,13 +177,11 @@ def _refuse_other_features(run: Run, features: FeatureSet) -> None:
             raise JobError(
                 features.path,
                 f"its {name} features are not those that {run.folder} was trained on",
-                "embed the new items by the same student",
+                f"embed the new items by the student of {used['name']}",
             )
     derived = features.manifest.derived_from
     known = {features.manifest_sha256, derived.manifest_sha256 if derived else ""}
-    student = used.get("student_sha256")  # an early run does not say
-    same_student = student is not None and student == features.manifest.student_sha256
-    if not compared and not same_student and used["manifest_sha256"] not in known:
+    if not compared and used["manifest_sha256"] not in known:
         raise JobError(
             features.path,
             f"shares no item with {run.folder}, and was not embedded from its feature set",

@@ -1,7 +1,9 @@
 """Recommending for people: lists for a user, items near an item, lists for everybody."""
 
 import difflib
-import os
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sgfd.jobs import JobError, whole_number
+from sgfd.jobs import JobError, room_in, whole_number
 from sgfd.recommenders.evaluation import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
 from sgfd.recommenders.ranking import rank_by_vectors
@@ -82,13 +84,32 @@ def write_recommendations(
         raise JobError(path.parent, "is no folder", "make it, or choose another place")
     k = _length(run, k)
     candidates = labelled(run, label)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_lists(run, temporary, k, candidates)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # One name for all, so that what a killed process left is written over.
+    temporary = path.with_name(f".{path.name}.partial")
+    with room_in(path.parent), _alone_at(temporary, path):
+        try:
+            write_lists(run, temporary, k, candidates)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def _alone_at(temporary: Path, path: Path) -> Iterator[None]:
+    """Keep others from writing the same lists meanwhile; a killed process lets go by itself.
+
+    Raises:
+        JobError: another process is writing them.
+    """
+    with temporary.open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(
+                path, "is being written by another process", "wait for it, or choose another name"
+            ) from None
+        yield
 
 
 def _holds_lists(path: Path) -> bool:

@@ -8,23 +8,28 @@ from pathlib import Path
 import numpy as np
 
 from sgfd.dataset.catalog import Feature, ItemCatalog, open_npy
+from sgfd.dataset.distinct import distinct
 from sgfd.dataset.errors import DatasetError
-from sgfd.dataset.interactions import Interactions, Pairs
+from sgfd.dataset.interactions import Indices, Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
     add_feature,
+    check_numbers,
     in_range,
     indices,
     integers,
+    is_named,
     lines_of,
     make_catalog,
     make_interactions,
     number_labels,
     read_csv,
     same_rows,
+    times,
     vocabulary_of,
+    warn_of_ratings,
 )
-from sgfd.dataset.problems import Problems
+from sgfd.dataset.problems import Problems, places
 from sgfd.dataset.vocabulary import Vocabulary
 
 LABELS = "labels.npy"
@@ -37,7 +42,8 @@ def is_mmrec(folder: Path) -> bool:
 
 
 def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Interactions | None]:
-    """Read userID, itemID and x_label (0 train, 1 valid, 2 test), features and `labels.npy`.
+    """Read userID, itemID, x_label (0 train, 1 valid, 2 test) and, where it is there, timestamp;
+    features and `labels.npy`.
 
     Raises:
         DatasetError: with a strict `problems`, at the first error.
@@ -61,8 +67,14 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
     features = same_rows(features, n_items, counted, problems)
     parts = {name: in_range(part, n_items, problems) for name, part in parts.items()}
     n_users = max((int(p.pairs.user.max(initial=-1)) + 1 for p in parts.values()), default=0)
-    items = problems.attempt(_read_ids, folder / ITEM_IDS, "itemID", n_items, problems)
-    users = problems.attempt(_read_ids, folder / USER_IDS, "userID", n_users, problems)
+    if features and (folder / ITEM_IDS).exists():
+        problems.attempt(_check_item_numbers, folder / ITEM_IDS, n_items, counted, problems)
+    nobody = np.empty(0, dtype=np.int64)
+    with_pairs = distinct(np.concatenate([nobody, *(part.pairs.user for part in parts.values())]))
+    items = problems.attempt(
+        _read_ids, folder / ITEM_IDS, "itemID", n_items, np.arange(n_items), problems
+    )
+    users = problems.attempt(_read_ids, folder / USER_IDS, "userID", n_users, with_pairs, problems)
     if items is None or users is None:
         return None, None
     labels = None
@@ -76,6 +88,7 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
 
 def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
     frame = read_csv(path, ("userID", "itemID", "x_label"), problems, separator="\t")
+    warn_of_ratings(path, frame.columns, problems)
     user, item = indices(frame, "userID", path), indices(frame, "itemID", path)
     kind = integers(frame, "x_label", path)
     if (wrong := (kind < 0) | (kind > 2)).any():
@@ -84,18 +97,34 @@ def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
             f"{lines_of(frame, wrong)}: x_label {kind[wrong][0]}",
             "give 0 (train), 1 (valid) or 2 (test)",
         )
-    whole = FilePart(path, Pairs(user, item), frame.index.to_numpy(), "line")
+    pairs = Pairs(user, item, times({path: frame}).get(path))
+    whole = FilePart(path, pairs, frame.index.to_numpy(), "line")
     return {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
 
 
-def _read_ids(path: Path, number: str, size: int, problems: Problems) -> Vocabulary:
-    """Ids by number, where the file is there; a number that has none is its own id."""
+def _check_item_numbers(path: Path, n_items: int, counted: str, problems: Problems) -> None:
+    frame = read_csv(path, ("itemID",), problems, separator="\t")
+    check_numbers(frame, "itemID", path, n_items, counted, problems)
+
+
+def _read_ids(
+    path: Path, number: str, size: int, expected: Indices, problems: Problems
+) -> Vocabulary:
+    """Ids by number, where the file is there; a number that has none is its own id, of which a
+    warning tells where it is `expected` to have one."""
     if not path.exists():
         return Vocabulary([str(i) for i in range(size)])
     frame = read_csv(path, (number,), problems, separator="\t")
-    named = [column for column in frame.columns if column != number]
+    named = [column for column in frame.columns if column != number and is_named(column)]
     if not named:
         raise DatasetError(path, f"has no column but {number}", "add that of the ids")
+    of_id = integers(frame, number, path)[frame[named[0]].to_numpy() != ""]
+    if len(nameless := np.setdiff1d(expected, of_id)):
+        problems.warning(
+            path,
+            f"{len(nameless)} of {len(expected)} have no {named[0]}: {places(nameless, 0, number)}",
+            "add their lines (their number is their id)",
+        )
     return vocabulary_of({path: frame}, number, named[0], size)
 
 

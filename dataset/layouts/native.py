@@ -17,6 +17,7 @@ from sgfd.dataset.layouts.parts import (
     FilePart,
     add_feature,
     earliest_of_each,
+    in_order,
     make_catalog,
     make_interactions,
     number_labels,
@@ -86,8 +87,11 @@ def _read_items(folder: Path, problems: Problems) -> ItemCatalog:
         labels = problems.attempt(_labels, path, column, schema.field(column).type)
     features: dict[str, Feature] = {}
     for field in schema:
+        name = field.name
         if any(is_one(field.type) for is_one in _LISTS):
-            name = field.name
+            if not _may_be_vectors(field.type):
+                problems.warning(path, f"column {name} is not read: {field.type}", "leave it out")
+                continue
             feature = problems.attempt(_column_feature, path, name, field.type, len(items))
             if feature is not None:
                 add_feature(features, feature, problems)
@@ -205,6 +209,12 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
+def _may_be_vectors(kind: pa.DataType) -> bool:
+    """Whether a list holds features, stored as they should be or not; and not tags or codes."""
+    whole = pa.types.is_integer(kind.value_type) and pa.types.is_fixed_size_list(kind)
+    return bool(whole or pa.types.is_floating(kind.value_type))
+
+
 def _wrong_type(path: Path, name: str, kind: pa.DataType, wanted: str) -> DatasetError:
     return DatasetError(path, f"column {name} is {kind}, not {wanted}", f"store it as {wanted}")
 
@@ -240,7 +250,7 @@ def _labels(path: Path, name: str, kind: pa.DataType) -> tuple[NDArray[np.int64]
         lacking = column.is_null().to_numpy() | (numbers == -1)
         return number_labels(numbers, lacking)
     values = _texts(path, name, kind)
-    lacking = np.array([value is None for value in values], dtype=bool)  # of no items too
+    lacking = np.array([value in (None, "") for value in values], dtype=bool)  # of no items too
     return number_labels(values, lacking)
 
 
@@ -263,15 +273,12 @@ def _times(path: Path, kind: pa.DataType) -> NDArray[np.int64]:
 
 
 def _whole(values: NDArray[np.float64], path: Path) -> NDArray[np.int64]:
-    """Floating timestamps as they are where all are whole, else their ranks, equal for equal."""
+    """Floating timestamps as whole numbers in their order."""
     if not (finite := np.isfinite(values)).all():
         raise DatasetError(
             path, f"{places(~finite, 0)}: timestamp is not finite", "give every row a time"
         )
-    if (values == np.floor(values)).all() and (np.abs(values) < 2**63).all():
-        return values.astype(np.int64)
-    rank: NDArray[np.int64] = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    return rank
+    return in_order(values)
 
 
 def _splits(path: Path, kind: pa.DataType) -> NDArray[np.object_]:
@@ -286,11 +293,13 @@ def _splits(path: Path, kind: pa.DataType) -> NDArray[np.object_]:
 
 def _column_feature(path: Path, name: str, kind: pa.DataType, n_items: int) -> Feature:
     """A column of vectors, spooled into a file that can be mapped when it is first needed."""
-    wanted = "a fixed-size list of float32"
-    if not pa.types.is_fixed_size_list(kind) or not (
-        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
-    ):
-        raise _wrong_type(path, name, kind, wanted)
+    if not pa.types.is_fixed_size_list(kind):
+        wanted = "a fixed-size list of float32"
+        raise DatasetError(
+            path,
+            f"column {name} is {kind}, not {wanted}",
+            f"store it as {wanted}, save it as {name}.npy, or leave it out",
+        )
     shape = (n_items, kind.list_size)
 
     def blocks() -> Iterator[NDArray[np.float32]]:

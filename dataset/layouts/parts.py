@@ -144,6 +144,11 @@ def warn_of_ratings(path: Path, columns: Iterable[str], problems: Problems) -> N
             )
 
 
+def is_named(column: str) -> bool:
+    """Whether a column has a name; pandas writes its index without, and calls it so."""
+    return bool(column.strip()) and not re.fullmatch(r"Unnamed: \d+", column)
+
+
 def lines_of(frame: pd.DataFrame, mask: NDArray[np.bool_]) -> str:
     """Name the lines of some rows of a CSV file."""
     return places(frame.index.to_numpy()[mask], 0, "line")
@@ -183,6 +188,76 @@ def indices(frame: pd.DataFrame, column: str, path: Path) -> Indices:
             f"number {column} from 0 without gaps",
         )
     return values
+
+
+def times(tables: dict[Path, pd.DataFrame]) -> dict[Path, Indices]:
+    """Column `timestamp` of each table, int64 (n,), in one unit; of none where one has it not.
+
+    Numbers, or dates as ISO 8601 has them.
+
+    Raises:
+        DatasetError: an entry is neither; its line is named.
+    """
+    if not tables or any("timestamp" not in frame.columns for frame in tables.values()):
+        return {}
+    every = pd.concat([frame["timestamp"] for frame in tables.values()], ignore_index=True)
+    ends = np.cumsum([len(frame) for frame in tables.values()])
+    values, wrong = _as_times(every)
+    for (path, frame), part in zip(tables.items(), np.split(wrong, ends[:-1]), strict=True):
+        if part.any():
+            raise DatasetError(
+                path,
+                f"{lines_of(frame, part)}: timestamp {frame['timestamp'][part].iloc[0]!r} is no "
+                "time",
+                "give every row a number (of seconds, say) or a date such as 2014-05-31",
+            )
+    return dict(zip(tables, np.split(values, ends[:-1]), strict=True))
+
+
+def _as_times(column: "pd.Series[str]") -> tuple[Indices, NDArray[np.bool_]]:
+    """Times as whole numbers, and which entries are none."""
+    try:
+        whole = column.to_numpy(dtype=object).astype(np.int64)  # of 19 digits too
+        return whole, np.zeros(len(whole), dtype=bool)
+    except (ValueError, OverflowError):
+        values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    if np.isfinite(values).any():
+        return in_order(np.nan_to_num(values)), ~np.isfinite(values)
+    dates = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+    when = dates.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    return when.astype(np.int64), dates.isna().to_numpy()
+
+
+def in_order(values: NDArray[np.float64]) -> Indices:
+    """Finite times as they are where all are whole, else their ranks, equal for equal."""
+    if (values == np.floor(values)).all() and (np.abs(values) < 2**63).all():
+        return values.astype(np.int64)
+    rank: Indices = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return rank
+
+
+def check_numbers(
+    frame: pd.DataFrame, column: str, path: Path, size: int, counted: str, problems: Problems
+) -> None:
+    """Refuse numbers of items that have no row, and warn of one that stands there twice.
+
+    Args:
+        size: items there are, by the file `counted`.
+    """
+    numbers = integers(frame, column, path)
+    if (wrong := (numbers < 0) | (numbers >= size)).any():
+        problems.error(
+            path,
+            f"{lines_of(frame, wrong)}: {column} {numbers[wrong][0]} is out of range 0..{size - 1} "
+            f"({counted})",
+            "number the items from 0, in the order of that file's rows",
+        )
+    if (twice := pd.Series(numbers).duplicated().to_numpy()).any():
+        problems.warning(
+            path,
+            f"{lines_of(frame, twice)}: {column} {numbers[twice][0]} stands there before",
+            "give every item one line (its last one counts)",
+        )
 
 
 def in_range(part: FilePart, n_items: int | None, problems: Problems) -> FilePart:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from sgfd.dataset.catalog import Feature, ItemCatalog, open_npy
 from sgfd.dataset.errors import DatasetError
-from sgfd.dataset.interactions import Interactions, Pairs
+from sgfd.dataset.interactions import Indices, Interactions, Pairs
 from sgfd.dataset.layouts.parts import (
     FilePart,
     add_feature,
+    check_numbers,
     in_range,
     indices,
     integers,
@@ -22,6 +23,7 @@ from sgfd.dataset.layouts.parts import (
     number_labels,
     read_csv,
     same_rows,
+    times,
     vocabulary_of,
     warn_of_ratings,
     warn_of_unread,
@@ -38,7 +40,8 @@ def is_sgfd(folder: Path) -> bool:
 
 
 def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Interactions | None]:
-    """Read `train.csv`, `test.csv`, `Feature<Modality>_normal.npy` and what else is there.
+    """Read `train.csv`, `test.csv` (itemID, userID and, where they are there, asin, reviewerID and
+    timestamp), `Feature<Modality>_normal.npy` and what else is there.
 
     Raises:
         DatasetError: with a strict `problems`, at the first error.
@@ -54,10 +57,29 @@ def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Int
     }
     for name, frame in frames.items():
         warn_of_ratings(folder / f"{name}.csv", frame.columns, problems)
-    read = (problems.attempt(_part, folder / f"{n}.csv", f) for n, f in frames.items())
+    if "train" in frames and not {"valid", "test"} & set(frames):
+        problems.warning(
+            folder / "train.csv",
+            "has no test.csv beside it: nothing judges a recommender",
+            "add that, or have a test part made: --split leave-one-out",
+        )
+    timed = {name for name, frame in frames.items() if "timestamp" in frame.columns}
+    if timed and timed != set(frames):
+        lacking = next(name for name in frames if name not in timed)
+        problems.warning(
+            folder / f"{lacking}.csv",
+            f"has no column timestamp, and {min(timed)}.csv has one: times are not read",
+            "add it to every part",
+        )
+    found = problems.attempt(times, {folder / f"{n}.csv": f for n, f in frames.items()}) or {}
+    read = (problems.attempt(_part, folder / f"{n}.csv", f, found) for n, f in frames.items())
     parts = {name: part for name, part in zip(frames, read, strict=True) if part is not None}
     n_items, counted = _count_items(folder, features, described, parts)
     features = same_rows(features, n_items, counted, problems)
+    if described is not None:
+        problems.attempt(
+            check_numbers, described, "itemID", folder / "items.csv", n_items, counted, problems
+        )
     parts = {name: in_range(part, n_items, problems) for name, part in parts.items()}
     labels = problems.attempt(_read_labels, folder, n_items, counted, problems)
     tables = {folder / "items.csv": described} if described is not None else {}
@@ -103,9 +125,9 @@ def _attempt_csv(path: Path, needed: tuple[str, ...], problems: Problems) -> pd.
     return problems.attempt(read_csv, path, needed, problems)
 
 
-def _part(path: Path, frame: pd.DataFrame) -> FilePart:
+def _part(path: Path, frame: pd.DataFrame, when: dict[Path, Indices]) -> FilePart:
     user, item = indices(frame, "userID", path), indices(frame, "itemID", path)
-    return FilePart(path, Pairs(user, item), frame.index.to_numpy(), "line")
+    return FilePart(path, Pairs(user, item, when.get(path)), frame.index.to_numpy(), "line")
 
 
 def _count_items(

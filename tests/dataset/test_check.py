@@ -73,6 +73,11 @@ BROKEN = {
     "column missing": (lambda f: resave_csv(f, "test.csv", "userID", "user"), "error", "test.csv", "line 1 has no column userID", "itemID, userID"),
     "below a field of two lines": (lambda f: append(f, "items.csv", '4,B4,"Item\n4"\n\nx,B5,'), "error", "items.csv", "line 10: itemID 'x' is no whole number", "integers"),
     "a field too many below a field of two lines": (lambda f: append(f, "items.csv", '4,B4,"Item\n4"\n4,B4,Item, 4'), "error", "items.csv", "line 9 has 4 fields, not 3", "quotes"),
+    "items from 1": (lambda f: (f / "items.csv").write_text("itemID,title\n" + "".join(f"{i},t\n" for i in range(1, 6))), "error", "items.csv", "line 6: itemID 5 is out of range 0..4 (FeatureImage_normal.npy)", "from 0"),
+    "an item twice": (lambda f: append(f, "items.csv", "4,B4,Another"), "warning", "items.csv", "line 7: itemID 4 stands there before", "one line"),
+    "no time": (lambda f: [resave_csv(f, n, "itemID,userID,asin,reviewerID", "itemID,userID,asin,timestamp") for n in ("train.csv", "test.csv")], "error", "train.csv", "lines 2, 3, 4 and 2 more: timestamp 'R0' is no time", "2014-05-31"),
+    "times of one part": (lambda f: resave_csv(f, "train.csv", "reviewerID", "timestamp"), "warning", "test.csv", "has no column timestamp, and train.csv has one", "every part"),
+    "nothing to judge by": (lambda f: (f / "test.csv").unlink(), "warning", "train.csv", "has no test.csv beside it", "leave-one-out"),
     "two ids for an item": (lambda f: append(f, "train.csv", "1,1,B7,R1"), "error", "train.csv", "line 7: itemID 1 and asin 'B7' contradict", "one asin"),
 }  # fmt: skip
 
@@ -164,7 +169,6 @@ ITEM_COLUMNS = {
     "vectors of polars": (pa.array([[1.0]] * 4, pa.large_list(pa.float32())), "text", "column text is large_list<"),
     "views of vectors": (pa.array([[1.0]] * 4, pa.list_view(pa.float32())), "text", "column text is list_view<"),
     "large views of vectors": (pa.array([[1.0]] * 4, pa.large_list_view(pa.float32())), "text", "column text is large_list_view<"),
-    "vectors of text": (pa.array([["a"]] * 4, pa.list_(pa.string(), 1)), "text", "column text is"),
     "title of numbers": (pa.array([1, 2, 3, 4]), "title", "column title is int64, not string"),
     "category of floats": (pa.array([1.5] * 4), "category", "column category is double"),
     "an id twice": (pa.array(["a", "b", "a", "d"]), "item_id", "row 2: the id occurs twice ('a')"),
@@ -180,6 +184,18 @@ def test_each_wrong_column_of_native_items_is_named(native_folder, kind):
     pq.write_table(table.set_column(place, name, values), path)
     errors = [p for p in check_dataset(native_folder) if p.severity == "error"]
     assert [what in p.what and p.where == str(path) for p in errors] == [True]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[["a"]] * 4, [["a", "b"], [], None, ["c"]], [[1, 2], [3], [], [4]]],
+    ids=["one tag", "tags", "codes"],
+)
+def test_lists_that_are_no_vectors_are_passed_over(native_folder, values):
+    change_items(native_folder, lambda table: table.append_column("tags", pa.array(values)))
+    (problem,) = check_dataset(native_folder)
+    assert (problem.severity, "column tags is not read: list<" in problem.what) == ("warning", True)
+    assert set(load_dataset(native_folder).catalog.features) == {"image", "text"}
 
 
 CLASHES = {

@@ -53,6 +53,38 @@ def test_mmrec_layout_reads_parts_by_label(mmrec_folder):
     assert dataset.interactions.test.item.tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (["1399420800", "4", "3", "1600000000000000001"], [1399420800, 4, 3, 16 * 10**17 + 1]),
+        (["0.5", "2.5", "0.25", "2.5"], [1, 2, 0, 2]),
+        (
+            ["1970-01-02", "1970-01-01T00:00:01", "1970-01-01", "1970-01-01T00:00:00+00:00"],
+            [86_400_000_000, 1_000_000, 0, 0],
+        ),
+    ],
+    ids=["whole", "fractions", "dates"],
+)
+def test_times_of_mmrec_and_sgfd_are_read(mmrec_folder, sgfd_folder, times, expected):
+    rows = ["0\t0\t5\t{}\t0", "0\t1\t4\t{}\t2", "1\t2\t5\t{}\t0", "1\t0\t3\t{}\t1"]
+    lines = [row.format(time) for row, time in zip(rows, times, strict=True)]
+    text = "\n".join(["userID\titemID\trating\ttimestamp\tx_label", *lines]) + "\n"
+    (mmrec_folder / "baby.inter").write_text(text)
+    loaded = load_dataset(mmrec_folder)
+    parts = loaded.interactions
+    found = [part.timestamp.tolist() for part in (parts.train, parts.valid, parts.test)]
+    assert found == [[expected[0], expected[2]], [expected[3]], [expected[1]]]
+    assert "column rating is not read" in loaded.warnings[0].what
+
+    for name, part in (("train", lines[:2]), ("test", lines[2:])):
+        rows = [",".join(line.split("\t")[:4]) for line in part]
+        (sgfd_folder / f"{name}.csv").write_text(
+            "\n".join(["userID,itemID,rating,timestamp", *rows])
+        )
+    parts = load_dataset(sgfd_folder).interactions
+    assert [p.timestamp.tolist() for p in (parts.train, parts.test)] == [expected[:2], expected[2:]]
+
+
 def test_a_model_s_name_in_a_file_s_may_have_signs(sgfd_folder):
     file = sgfd_folder / "FeatureText_all-MiniLM-L6.v2_normal.npy"
     (sgfd_folder / "FeatureText_bert_normal.npy").rename(file)

@@ -65,6 +65,29 @@ def test_a_mapping_that_says_nothing_clear_is_refused(mmrec, table, said):
         load_dataset(mmrec)
 
 
+def test_ids_that_a_mapping_leaves_out_are_told_of(mmrec):
+    table = pd.DataFrame({"asin": ["a", "b"], "itemID": [2, 0]})
+    table.to_csv(mmrec / "i_id_mapping.csv", sep="\t")  # with the index that pandas writes
+    loaded = load_dataset(mmrec)
+    assert loaded.catalog.items.ids.tolist() == ["b", "1", "a"]
+    assert "1 of 3 have no asin: itemID 1" in loaded.warnings[0].what
+
+    pd.DataFrame({"asin": list("abc"), "itemID": [1, 2, 3]}).to_csv(
+        mmrec / "i_id_mapping.csv", sep="\t", index=False
+    )
+    with pytest.raises(DatasetError, match=r"line 4: itemID 3 is out of range 0\.\.2 \(image_feat"):
+        load_dataset(mmrec)
+
+
+def test_only_users_with_interactions_need_an_id(mmrec):
+    (mmrec / "baby.inter").write_text("userID\titemID\tx_label\n1\t0\t0\n1\t1\t2\n3\t2\t0\n")
+    users = pd.DataFrame({"user_id": ["ann", "bob", "cy"], "userID": [1, 2, 9]})
+    users.to_csv(mmrec / "u_id_mapping.csv", sep="\t", index=False)
+    loaded = load_dataset(mmrec)
+    assert loaded.interactions.users.ids.tolist() == ["0", "ann", "bob", "3"]
+    assert "1 of 2 have no user_id: userID 3" in loaded.warnings[0].what
+
+
 def save(folder, output, items, model="torch/ResNet50/avgpool"):
     """As Ducho does: a file an item, an array of one row."""
     layer = folder / output / model
