@@ -16,6 +16,7 @@ from sgfd.commands.distill import distill
 from sgfd.commands.features import features
 from sgfd.commands.runs import evaluate, recommend, similar, train
 from sgfd.commands.tune import tune
+from sgfd.memory import is_out_of_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,7 +67,7 @@ def main() -> None:
     except Exception as error:
         if "PIPELINE_DEBUG" in os.environ:
             raise
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             sys.exit(
                 _fail("memory: is not enough; lower the widths, the batch or the number asked")
             )
@@ -75,12 +76,6 @@ def main() -> None:
             click.echo("this is a bug: PIPELINE_DEBUG=1 shows where", err=True)
             code = 1
     sys.exit(code)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch's own class is of a GPU alone; on a CPU its allocator raises a plain RuntimeError.
-    said = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
-    return isinstance(error, MemoryError) or said
 
 
 def _one_line(error: Exception) -> str:

@@ -186,8 +186,9 @@ def difference(own: list[Judged], base: list[Judged]) -> str:
         (one,), (other,) = own, base
         a, b = UserFigures(["recall@20"], one.part).paired(one.runs, other.runs, "recall@20")
         return f"{text} (p {p_text(paired_difference(a - b).p_value)})"
-    # A fifth of the items is held out: test to training as 1 to 4.
-    error = np.sqrt((1 / len(d) + 1 / 4) * d.var(ddof=1))
+    # Of all items a fifth is held out, and a tenth of the others as valid.
+    test_to_training = 0.2 / (0.8 * 0.9)
+    error = np.sqrt((1 / len(d) + test_to_training) * d.var(ddof=1))
     p = 2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1) if error else float(d.mean() == 0)
     return f"{text} (p {p_text(p)})"
 

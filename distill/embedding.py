@@ -36,17 +36,16 @@ from sgfd.featureset import (
     DatasetOrigin,
     Derivation,
     FeatureSet,
-    FeatureSetError,
     FeatureSetWriter,
     Fingerprints,
     Labels,
     Manifest,
     Neighbours,
     Producer,
-    changed_files,
     load,
     now,
     other_rows,
+    refuse_changed,
 )
 from sgfd.jobs import WorkFolder, progress
 
@@ -123,10 +122,7 @@ def embed(
     refuse_inside(features, target)
     catalog = _checked_catalog(dataset)
     sources = _sources(features, dataset.name, catalog, modalities)
-    for name in changed_files(features):
-        raise FeatureSetError(
-            features.path / name, "sha256 is not the manifest's", "get the file again"
-        )
+    refuse_changed(features)
     plan = _Plan(features, dataset.name, catalog, sources, append)
     if plan.label_record is not None:
         check_label_names(f"data set {dataset.name}", plan.label_record.names)

@@ -37,7 +37,7 @@ from sgfd.featureset.publish import lock_folder, publish_folder, try_lock, write
 from sgfd.featureset.reading import Alignment, FeatureSet, load
 from sgfd.featureset.sharing import Shared, inventory_at, pull, push
 from sgfd.featureset.signature import check_signature_of, sign
-from sgfd.featureset.verification import Catalogue, changed_files, other_rows, verify
+from sgfd.featureset.verification import Catalogue, other_rows, refuse_changed, verify
 from sgfd.featureset.versions import version_of, versioned
 from sgfd.featureset.writing import FeatureSetWriter
 
@@ -72,7 +72,6 @@ __all__ = [
     "Rows",
     "Shared",
     "Student",
-    "changed_files",
     "check_signature_of",
     "compression_loss",
     "diff",
@@ -88,6 +87,7 @@ __all__ = [
     "publish_folder",
     "pull",
     "push",
+    "refuse_changed",
     "sign",
     "try_lock",
     "verify",

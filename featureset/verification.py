@@ -104,6 +104,18 @@ def changed_files(opened: FeatureSet) -> list[str]:
         return hashed()
 
 
+def refuse_changed(opened: FeatureSet) -> None:
+    """Whether every file is the one that was written, by its sha256.
+
+    Raises:
+        FeatureSetError: one is not.
+    """
+    for name in changed_files(opened):
+        raise FeatureSetError(
+            opened.path / name, "sha256 is not the manifest's", "get the file again"
+        )
+
+
 @contextmanager
 def _hashing(opened: FeatureSet, at_once: int) -> Iterator[Callable[[], list[str]]]:
     """Hash the files meanwhile, so many at once; to be called for the names of changed ones.

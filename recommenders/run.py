@@ -99,13 +99,7 @@ def train(
         dimension=dimension,
         trust_features=trust_features,
     )
-    settings = settings or prepared.kind.Settings()
-    if not isinstance(settings, prepared.kind.Settings):
-        raise JobError(
-            "settings",
-            f"{type(settings).__name__} are not of {backbone}",
-            f"give {prepared.kind.Settings.__name__}",
-        )
+    settings = prepared.settings(settings)
     target = _target(Path(runs_root), name, overwrite, prepared.record(settings, seed))
     return make_run(prepared, settings, seed, target, overwrite, refit=refit, tuning=tuning)
 

@@ -17,12 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import ValidationError
 
 from sgfd.dataset import Dataset
 from sgfd.featureset import FeatureSet
-from sgfd.jobs import Checkpoint, JobError, locked
+from sgfd.jobs import MOST_SEED, Checkpoint, JobError, locked, whole_number
 from sgfd.jobs.search import (
     Trial,
     chosen,
@@ -31,6 +30,7 @@ from sgfd.jobs.search import (
     run_trials,
     searched,
 )
+from sgfd.memory import is_out_of_memory
 from sgfd.recommenders.backbone import BackboneSettings, UnusableSettingsError
 from sgfd.recommenders.learning import chosen_by, learn
 from sgfd.recommenders.preparation import Prepared, prepare
@@ -162,7 +162,8 @@ def plan_search(
             test; the start lies outside a range.
     """
     backbone = prepared.origins["backbone"]
-    start = settings or prepared.kind.Settings()
+    start = prepared.settings(settings)
+    seed = whole_number("seed", seed, most=MOST_SEED)
     if prepared.sets.chosen_on != "valid":
         raise JobError("tuning", "chooses on valid, and protocol paper has none", "choose honest")
     declared = prepared.kind.ranges() if ranges is None else dict(ranges)
@@ -215,7 +216,11 @@ def _try(search: Search, done: Sequence[Trial], folder: Path) -> Trial:
         model, state = learn(prepared, settings, search.seed, checkpoint, watch=watch)
     except _Pruned:
         return ended("pruned", max(scores))
-    except (UnusableSettingsError, torch.OutOfMemoryError, ValidationError) as error:
+    except (UnusableSettingsError, ValidationError) as error:
+        return ended("failed", None, error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return ended("failed", None, error)
     recall = state.best if prepared.kind.trained else chosen_by(model, prepared.sets)
     return ended("complete", recall)

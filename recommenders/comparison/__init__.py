@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgfd.jobs import room_in
+from sgfd.jobs import room_in, whole_number
 from sgfd.recommenders.comparison.grid import (
     Grid,
     baseline_of,
@@ -16,7 +16,7 @@ from sgfd.recommenders.comparison.grid import (
 )
 from sgfd.recommenders.comparison.report import write_report
 from sgfd.recommenders.comparison.results import Cell, CellResult, ComparedFeatures, Comparison
-from sgfd.recommenders.comparison.statistics import Contrast, contrasts
+from sgfd.recommenders.comparison.statistics import Contrast, check_metrics, contrasts
 
 __all__ = [
     "Cell",
@@ -56,6 +56,8 @@ def compare(
         KeyboardInterrupt: interrupted; the same call goes on.
     """
     held_against = baseline_of(grid, baseline)
+    jobs = whole_number("jobs", jobs, least=1)
+    check_metrics(metrics)
     with room_in(folder):
         found = compared(grid, run_grid(grid, folder, jobs, threads), command, held_against)
         differences = contrasts(found, metrics)

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from sgfd.dataset import Dataset, Protocol, Split
-from sgfd.featureset import FeatureSet
+from sgfd.featureset import FeatureSet, refuse_changed
 from sgfd.jobs import JobError, locked, progress, use_threads
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
@@ -50,6 +50,7 @@ from sgfd.recommenders.comparison.tuned import (
     to_tune,
 )
 from sgfd.recommenders.inputs import make_inputs
+from sgfd.recommenders.preparation import settings_of
 from sgfd.recommenders.protocols import SplitSets, split_interactions, users_to_judge
 from sgfd.recommenders.provenance import what_features_saw
 from sgfd.recommenders.run_folder import read_record
@@ -88,6 +89,8 @@ class Grid:
     refit: bool = False
 
     def __post_init__(self) -> None:
+        for name, settings in self.settings.items():
+            settings_of(find_backbone(name), settings)
         where = f"dataset {self.dataset.name}"
         if self.dataset.interactions is None:
             raise JobError(where, "has no interactions", "add some: stage two trains on them")
@@ -350,12 +353,15 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
 
     Raises:
         JobError: the folder is of another comparison, or another process is at work in it.
+        FeatureSetError: a file of a feature set is not what its manifest says.
         KeyboardInterrupt: interrupted; the cells at work have written checkpoints.
     """
     seconds = estimate_of(grid)  # first: it refuses what can't be split, and nothing is written
     with locked(folder, "compares"):
         unchanged(grid.identity(), folder)
         cells = grid.cells()
+        for features in filter(None, grid.features.values()):
+            refuse_changed(features)
         results = done_cells(grid, folder)  # refused before these inputs are remembered as theirs
         remember(grid.identity(), folder)
         (folder / "failed").mkdir(exist_ok=True)

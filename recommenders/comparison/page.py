@@ -178,7 +178,7 @@ def _of(row: Row, metrics: Sequence[str]) -> list[Shown]:
 
 
 def _differences(contrasts: Sequence[Contrast]) -> str:
-    named = ["protocol", "part", "backbone", "features", "metric"]
+    named = ["protocol", "part", "backbone", "features", "against", "metric"]
     head = [*named, "difference", "95 % interval", "p", "shown"]
     rows: list[list[Shown]] = [
         [
@@ -186,6 +186,7 @@ def _differences(contrasts: Sequence[Contrast]) -> str:
             c.part,
             c.backbone,
             c.features,
+            c.baseline,
             c.metric,
             (c.difference.mean, f"{c.difference.mean:+.4f}"),
             (c.difference.low, interval_text(c.difference)),

@@ -120,10 +120,14 @@ def _work(task: Task, send: Connection) -> None:
                 "put it back as it was, or compare again, from the start",
             )
         features = featureset.load(task.features) if task.features else None
-        if features is not None and features.manifest_sha256 != task.manifest_sha256:
-            raise JobError(
-                features.path, "changed while the comparison ran", "compare again, from the start"
-            )
+        if features is not None:
+            if features.manifest_sha256 != task.manifest_sha256:
+                raise JobError(
+                    features.path,
+                    "changed while the comparison ran",
+                    "compare again, from the start",
+                )
+            featureset.refuse_changed(features)
         work = search_one if task.search else train
         work(dataset, task.backbone, features, task.settings, **task.options)
     except KeyboardInterrupt:

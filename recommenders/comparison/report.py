@@ -69,7 +69,7 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
     lines += ["", "## Differences from the baseline", "", HOW_SHOWN, ""]
     lines += _table(
         [
-            *("protocol", "part", "backbone", "features", "metric"),
+            *("protocol", "part", "backbone", "features", "against", "metric"),
             *("difference", "95 % interval", "p", "shown"),
         ],
         [
@@ -78,6 +78,7 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
                 contrast.part,
                 contrast.backbone,
                 contrast.features,
+                contrast.baseline,
                 contrast.metric,
                 f"{contrast.difference.mean:+.4f}",
                 interval_text(contrast.difference),

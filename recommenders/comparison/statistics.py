@@ -1,5 +1,6 @@
 """Whether a feature set is better than another: paired differences over users and seeds."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,13 +13,21 @@ from scipy.optimize import brentq
 
 from sgfd.jobs import JobError
 from sgfd.recommenders.comparison.results import CellResult, Comparison
+from sgfd.recommenders.evaluation import CUTOFFS
 
 Values = NDArray[np.float64]
 Verdict = Literal["better", "worse", "not shown"]
 
 SIGNIFICANT = 0.05
 ROUNDING = 1e-9  # a deviation that is smaller, relative to the mean, is none
+FEW = 12  # users with a difference, below which the t-test rejects too often
 SMALLEST_P = 1e-300  # that is searched for; a smaller one may be no double
+
+_AT = f"@({'|'.join(map(str, CUTOFFS))})"
+_OF_A_USER = re.compile(
+    rf"(recall|precision|hit_rate|ndcg|map|mrr|paper_ndcg|novelty|diversity_.+){_AT}"
+    rf"|(recall|ndcg){_AT} (cold|rare|popular)"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,8 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
 
     Where all users have the same difference, which hits and misses of a few often have, that says
     nothing of how much users vary. p is then that of the two-sided sign test over users, 2^(1 - U);
-    the interval is unbounded unless that is below 5 %.
+    the interval is unbounded unless that is below 5 %. Nor is a mean of many users normal of whom
+    fewer than FEW differ at all: p is then no less than that of the sign test over these.
 
     Args:
         differences: float64 (S, U). Users with a nan are left out. With fewer than two users
@@ -90,6 +100,8 @@ def paired_difference(differences: Values, confidence: float = 0.95) -> Differen
         bounds = max(least * 0.99, SMALLEST_P), min(1.0, most * 1.01)
         if critical(bounds[0]) > reached:
             p_value = brentq(lambda p: critical(p) - reached, *bounds)
+    if 0 < (n := np.count_nonzero(of_users)) < min(FEW, n_users):
+        p_value = max(p_value, stats.binomtest(int((of_users > 0).sum()), n).pvalue)
     return Difference(mean, mean - half, mean + half, p_value, n_seeds, n_users)
 
 
@@ -103,9 +115,9 @@ def holm(p_values: Sequence[float]) -> Values:
     return corrected
 
 
-def verdict(difference: Difference, corrected_p: float) -> Verdict:
-    """What is shown, at 5 %."""
-    if corrected_p >= SIGNIFICANT:
+def verdict(difference: Difference, corrected_p: float, trained: bool) -> Verdict:
+    """What is shown, at 5 %: nothing by one training each, which says nothing of other seeds."""
+    if corrected_p >= SIGNIFICANT or (trained and difference.n_seeds < 2):
         return "not shown"
     return "better" if difference.mean > 0 else "worse"
 
@@ -115,6 +127,7 @@ class Contrast:
     """One feature set held against the baseline, for one backbone, protocol, part and metric.
 
     Attributes:
+        trained: whether the backbone is, so that its figures vary with the seed.
         baseline_mean: the metric's mean on the baseline, over the seeds that both have.
         corrected_p: among all contrasts of the same metric, protocol and part.
     """
@@ -125,13 +138,14 @@ class Contrast:
     features: str
     baseline: str
     metric: str
+    trained: bool
     baseline_mean: float
     difference: Difference
     corrected_p: float
 
     @property
     def verdict(self) -> Verdict:
-        return verdict(self.difference, self.corrected_p)
+        return verdict(self.difference, self.corrected_p, self.trained)
 
     @property
     def sentence(self) -> str:
@@ -153,8 +167,8 @@ class Contrast:
             f"{opening}: {self.metric} {difference.mean:+.4f}{relative}, uncorrected 95 % interval "
             f"{interval_text(difference)}, p {p_text(self.corrected_p)} after Holm's correction."
         )
-        if difference.n_seeds == 1:
-            text += " One seed: how much seeds vary is unknown."
+        if self.trained and difference.n_seeds == 1:
+            text += " One seed alone shows nothing: how much seeds vary is unknown."
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -178,6 +192,21 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Whether each is a figure of every user, in which feature sets can be paired.
+
+    Raises:
+        JobError: one is not.
+    """
+    for metric in metrics:
+        if not _OF_A_USER.fullmatch(metric):
+            raise JobError(
+                f"metric {metric!r}",
+                "is no figure of each user",
+                "choose such as recall@20, ndcg@10, map@50, recall@20 cold or novelty@20",
+            )
+
+
 def contrasts(comparison: Comparison, metrics: Sequence[str]) -> list[Contrast]:
     """Every feature set against the baseline on each part that is reported, wherever both have
     finished seeds in common.
@@ -185,6 +214,7 @@ def contrasts(comparison: Comparison, metrics: Sequence[str]) -> list[Contrast]:
     Raises:
         JobError: a run's figures by user can't be read.
     """
+    check_metrics(metrics)
     readers = {part: UserFigures(metrics, part) for part in comparison.parts}
     return [
         contrast
@@ -211,11 +241,12 @@ def _family(
                 continue
             a, b = read.paired(own, base, metric)
             compared.append((backbone, features.label, baseline))
-            means.append(float(np.nanmean(b)))
+            means.append(float(np.nanmean(b)) if not np.isnan(b).all() else np.nan)
             differences.append(paired_difference(a - b))
     corrected = holm([difference.p_value for difference in differences]).tolist()
     for names, mean, difference, p in zip(compared, means, differences, corrected, strict=True):
-        yield Contrast(protocol, read.part, *names, metric, mean, difference, p)
+        trained = any(result.epochs for result in comparison.of(protocol, names[0], names[1]))
+        yield Contrast(protocol, read.part, *names, metric, trained, mean, difference, p)
 
 
 class UserFigures:

@@ -19,7 +19,8 @@ FURTHER = {
 HOW_SHOWN = (
     "Intervals are of each difference alone; what is shown goes by p after Holm's correction for "
     "all differences of one metric, protocol and part: an interval may leave out 0 and nothing be "
-    "shown. Where all users differ alike, p is that of a sign test over them."
+    "shown. By one seed nothing is shown of a backbone that is trained. Where all users differ "
+    "alike, p is that of a sign test over them, and no less where few differ at all."
 )
 HOW_REFIT = (
     "The model trained anew on train and valid together, for the epochs that were chosen on valid. "
@@ -46,7 +47,8 @@ MEANINGS = (
 )
 HOW_TUNED = (
     "Searched on valid alone, with the same number of trials for each, from one seed; the settings "
-    "that it starts from are the first trial. The trainings of all seeds have what was chosen."
+    "that it starts from are the first trial. The trainings of all seeds have what was chosen: the "
+    "intervals are of users and seeds, with this one search and this one copy of each feature set."
 )
 TUNING_HEAD = (
     "backbone",

@@ -252,6 +252,10 @@ HOSTILE = {
         lambda f: edit(f, lambda m: m["modalities"][0].update(parts=["image"])),
         "image is a sum of image, itself one",
     ),
+    "a student of another norm": (
+        lambda f: edit(f, lambda m: m["student"].update(normalised=not m["student"]["normalised"])),
+        "the student and image differ in `normalised`",
+    ),
     "ids twice": (lambda f: replace(f, "features.parquet", save_twice), "ids are not unique"),
     "ids that are no UTF-8": (
         lambda f: replace(f, "features.parquet", save_latin_1),

@@ -15,7 +15,7 @@ from sgfd.dataset import load_dataset
 from sgfd.distill import PCASettings, distill
 from sgfd.featureset import verify
 from sgfd.jobs import JobError
-from sgfd.recommenders import find_backbone, train
+from sgfd.recommenders import find_backbone, train, write_recommendations
 
 SAMPLE = load_dataset("sample")
 FULL = "the disk is full"
@@ -74,6 +74,16 @@ def test_overwriting_on_a_full_disk_keeps_what_was_there(tmp_path):
         trained(tmp_path, name="run", overwrite=True, seed=1)
     assert (before.folder / "run.json").exists()
     assert before.judge("test").metrics["recall@20"] == before.metrics["test"]["recall@20"]
+
+
+@pytest.mark.parametrize("size", [0, 3, 5_000])
+def test_lists_that_find_no_room_keep_those_before(tmp_path, size):
+    run = trained(tmp_path, name="run")
+    path = write_recommendations(run, tmp_path / "lists.parquet", 20)
+    before = path.read_bytes()
+    with files_up_to(size), pytest.raises(JobError, match=FULL):
+        write_recommendations(run, path, 20, overwrite=True)
+    assert (path.read_bytes(), names(tmp_path)) == (before, ["lists.parquet", "run"])
 
 
 @pytest.mark.parametrize("size", [200, 30_000, 70_000])

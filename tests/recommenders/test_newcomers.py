@@ -1,5 +1,7 @@
 """Recommending to those, and of that, which came after the training."""
 
+import fcntl
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -224,6 +226,24 @@ def test_items_that_share_none_must_be_of_the_same_student(tmp_path):
     recommenders.with_new_items(run, featureset.load(tmp_path / "late"))
 
 
+def test_new_items_by_the_same_student_come_with_old_ones_that_changed(tmp_path, features, train):
+    """What an old item was made from may have changed since: it keeps its row of the run."""
+    sample = load_dataset("sample")
+    rows = {name: np.array(f.block(0, 300)) for name, f in sample.catalog.features.items()}
+    rows["image"][7] += 1
+    folder = tmp_path / "later"
+    folder.mkdir()
+    ids = [*sample.catalog.items.ids[:299], "brand-new"]
+    pd.DataFrame({"item_id": ids}).to_parquet(folder / "items.parquet")
+    for name, values in rows.items():
+        np.save(folder / f"{name}.npy", values)
+    embed(features, load_dataset(folder), tmp_path / "embedded")
+    run = train("content")
+    extended = recommenders.with_new_items(run, featureset.load(tmp_path / "embedded"))
+    assert extended.names.items[-1] == "brand-new"
+    np.testing.assert_array_equal(extended.item_embeddings[:300], run.item_embeddings)
+
+
 def test_similar_items_are_the_nearest_by_cosine(train):
     run = train("bpr", epochs=5)
     rows = recommenders.similar(run, "i7", 5)
@@ -271,6 +291,14 @@ def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
             recommenders.write_recommendations(run, tmp_path / other, overwrite=True)
         assert (tmp_path / other).read_bytes() == before
         (tmp_path / other).unlink()
+    assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
+    # What a killed process left is written over; one at work is left alone.
+    left = tmp_path / ".all.parquet.partial"
+    with left.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(JobError, match="is being written by another process"):
+            recommenders.write_recommendations(run, path, overwrite=True)
+    recommenders.write_recommendations(run, path, 3, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from sgfd.dataset import Dataset, Interactions, Pairs, Vocabulary
 from sgfd.jobs import JobError, locked
 from sgfd.jobs.search import chosen, read_trials
-from sgfd.recommenders import Range, find_backbone, load_run, tune
+from sgfd.recommenders import Range, find_backbone, load_run, tune, tuning
 from sgfd.recommenders.backbones.bpr import BPR
 from sgfd.recommenders.preparation import prepare
 from sgfd.recommenders.tuning import plan_search, run_search, tuned_settings
@@ -166,6 +167,27 @@ def test_settings_that_have_no_solution_are_a_failed_trial_too(tmp_path):
     assert "no solution; raise regularization or kernel_degree, or lower content" in failed[0].error
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+    ids=["numpy", "torch"],
+)
+def test_a_trial_that_finds_no_memory_is_a_failed_trial(tmp_path, monkeypatch, error):
+    learnt = tuning.learn
+
+    def learn(prepared, settings, *rest, **options):
+        if settings.learning_rate != START.learning_rate:
+            raise error
+        return learnt(prepared, settings, *rest, **options)
+
+    monkeypatch.setattr(tuning, "learn", learn)
+    assert [trial.state for trial in searched(tmp_path, trials=3)] == ["complete"] + 2 * ["failed"]
+    monkeypatch.setattr(tuning, "learn", Mock(side_effect=RuntimeError("another")))
+    (tmp_path / "other").mkdir()
+    with pytest.raises(RuntimeError, match="another"):
+        searched(tmp_path / "other", trials=1)
+
+
 def test_where_every_trial_fails_it_says_why(tmp_path):
     broken = replace(START, learning_rate=1e30)
     wild = {"learning_rate": Range(1e29, 1e31, log=True)}
@@ -196,6 +218,8 @@ BAD = {
     "no trial": ({"trials": 0}, "0 trials: find nothing"),
     "nothing declared": ({"backbone": "popular", "start": None}, "declare no range; train it"),
     "all fixed": ({"fixed": ("learning_rate", "regularization")}, "ranges are fixed"),
+    "another's settings": ({"backbone": "vbpr"}, "BPRSettings are not of VBPR; give VBPRSettings"),
+    "no seed": ({"seed": -1}, "seed -1: is out of range; give a whole number from 0"),
     "start outside": ({"start": replace(START, learning_rate=2.0)}, "starts at 2, outside"),
 }
 

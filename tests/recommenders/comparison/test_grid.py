@@ -15,9 +15,11 @@ import pytest
 from sgfd import featureset
 from sgfd.dataset import load_dataset
 from sgfd.distill import distill
+from sgfd.featureset import FeatureSetError
 from sgfd.jobs import JobError, locked
 from sgfd.recommenders import find_backbone
 from sgfd.recommenders.comparison import ComparedFeatures, Comparison, compare, contrasts
+from sgfd.recommenders.comparison import grid as grid_module
 from sgfd.recommenders.comparison.grid import (
     Grid,
     compared,
@@ -161,6 +163,32 @@ def test_a_changed_feature_set_is_refused_not_mixed(tmp_path, features):
     distill(SAMPLE, path, method="pca", seed=1, overwrite=True)
     with pytest.raises(JobError, match=r"other inputs \(features of pca\)"):
         run_grid(grid_of([path], vbpr={"epochs": 1}), tmp_path / "c", jobs=1)
+
+
+def test_rows_that_changed_under_their_manifest_are_refused_not_mixed(tmp_path, monkeypatch):
+    """Of the same size, so that opening the set finds nothing."""
+    path = tmp_path / "artifacts" / "pca"
+    distill(SAMPLE, path, method="pca")
+    grid = grid_of([path], vbpr={"epochs": 1})
+    run_grid(grid, tmp_path / "c", jobs=1)
+    np.save(path / "image.npy", np.load(path / "image.npy")[::-1])
+    more = grid_of([path], seeds=2, vbpr={"epochs": 1})
+    with pytest.raises(FeatureSetError, match=r"image.npy: sha256 is not the manifest's"):
+        run_grid(more, tmp_path / "c", jobs=1)
+    # While cells are at work: each looks for itself.
+    monkeypatch.setattr(grid_module, "refuse_changed", lambda features: None)
+    errors = [r.error for r in run_grid(more, tmp_path / "c", jobs=1) if r.cell.features == "pca"]
+    assert errors[0] is None and "sha256 is not the manifest's" in errors[1]
+
+
+def test_other_settings_and_figures_are_refused_before_any_cell_is_run(tmp_path):
+    with pytest.raises(JobError, match="BPRSettings are not of VBPR"):
+        replace(grid_of(), settings={"vbpr": find_backbone("bpr").Settings()})
+    with pytest.raises(JobError, match="metric 'recall@7'"):
+        compare(grid_of(), tmp_path / "c", metrics=("recall@7",))
+    with pytest.raises(JobError, match="jobs 0: is out of range"):
+        compare(grid_of(), tmp_path / "c", jobs=0)
+    assert not (tmp_path / "c").exists()
 
 
 def test_changed_settings_are_refused_not_mixed(tmp_path):

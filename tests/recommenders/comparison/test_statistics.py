@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from sgfd.jobs import JobError
 from sgfd.recommenders.comparison.results import Cell, CellResult, ComparedFeatures, Comparison
 from sgfd.recommenders.comparison.statistics import (
+    check_metrics,
     contrasts,
     holm,
     paired_difference,
@@ -84,7 +86,7 @@ def test_a_planted_null_is_not_shown_in_95_percent_of_1000_trials(n_seeds):
     found = [
         paired_difference(simulate(rng, n_seeds, 300, *mix)) for mix in mixes for _ in range(200)
     ]
-    shown = sum(verdict(each, each.p_value) != "not shown" for each in found)
+    shown = sum(verdict(each, each.p_value, False) != "not shown" for each in found)
     # One seed is an exact test at 5 %: its 1000 trials may exceed 50 by chance, up to 70 in 99.8 %.
     assert shown <= (50 if n_seeds > 1 else stats.binom.ppf(0.998, len(found), 0.05))
 
@@ -95,8 +97,8 @@ def test_a_planted_gain_is_better_and_its_mirror_worse(mix):
     for _ in range(50):
         d = simulate(rng, 5, 300, *mix, gain=0.1)
         difference, mirror = paired_difference(d), paired_difference(-d)
-        assert verdict(difference, difference.p_value) == "better"
-        assert verdict(mirror, mirror.p_value) == "worse"
+        assert verdict(difference, difference.p_value, True) == "better"
+        assert verdict(mirror, mirror.p_value, True) == "worse"
         assert (mirror.low, mirror.high) == pytest.approx((-difference.high, -difference.low))
 
 
@@ -129,8 +131,19 @@ def test_hits_and_misses_of_a_few_users_by_chance_are_rarely_shown(n_users):
     """All that may be drawn where each user's difference is 1 or -1, as likely."""
     drawn = np.array(list(itertools.product([1.0, -1.0], repeat=n_users)))
     found = [paired_difference(d[None]) for d in drawn]
-    shown = [verdict(each, each.p_value) != "not shown" for each in found]
+    shown = [verdict(each, each.p_value, False) != "not shown" for each in found]
     assert np.mean(shown) <= 0.05
+
+
+@pytest.mark.parametrize("n_users", range(2, 12))
+def test_hits_and_misses_of_a_few_among_many_users_are_rarely_shown(n_users):
+    """The same, where the others have no difference at all."""
+    drawn = np.zeros((2**n_users, 500))
+    drawn[:, :n_users] = list(itertools.product([1.0, -1.0], repeat=n_users))
+    found = [paired_difference(d[None]) for d in drawn]
+    shown = [verdict(each, each.p_value, False) != "not shown" for each in found]
+    assert np.mean(shown) <= 0.05
+    assert found[0].p_value == pytest.approx(stats.binomtest(0, n_users).pvalue)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(2, 40))
@@ -146,7 +159,7 @@ def test_users_without_a_value_are_left_out(rng):
     assert paired_difference(holes) == paired_difference(d)
 
 
-def fake(tmp_path, backbone, features, seed, values):
+def fake(tmp_path, backbone, features, seed, values, epochs=9):
     run = tmp_path / f"{backbone}-{features}-{seed}"
     run.mkdir()
     users = [f"u{i}" for i in range(len(values))]
@@ -154,7 +167,7 @@ def fake(tmp_path, backbone, features, seed, values):
     other = frame.assign(part="valid", **{"recall@20": 0.0})
     pd.concat([other, frame]).to_parquet(run / "per_user.parquet")
     metrics = {"test": {"recall@20": float(np.mean(values))}}
-    return CellResult(Cell("honest", backbone, features, seed), metrics, run)
+    return CellResult(Cell("honest", backbone, features, seed), metrics, run, epochs=epochs)
 
 
 def test_feature_sets_are_held_against_the_baseline(tmp_path, rng):
@@ -182,9 +195,33 @@ def test_feature_sets_are_held_against_the_baseline(tmp_path, rng):
     assert good.to_json()["mean"] == good.difference.mean
 
 
+@pytest.mark.parametrize(("epochs", "shown"), [(0, "better"), (9, "not shown")])
+def test_one_training_shows_nothing_and_one_seed_of_what_is_not_trained_does(
+    tmp_path, rng, epochs, shown
+):
+    base = rng.random(80)
+    values = {"none": base, "good": base + 0.1 + rng.random(80) / 9}
+    results = tuple(fake(tmp_path, "b", *each, epochs=epochs) for each in _with_seed(values))
+    sets = tuple(ComparedFeatures(n, n, {}, 0, None) for n in values)
+    (found,) = contrasts(Comparison("d", "f", "c", "m", sets, "none", results), ["recall@20"])
+    assert (found.verdict, found.corrected_p < 0.001) == (shown, True)
+    assert ("One seed alone shows nothing" in found.sentence) == (epochs > 0)
+
+
+def _with_seed(values):
+    return [(name, 0, each) for name, each in values.items()]
+
+
+@pytest.mark.parametrize("metric", ["coverage@20", "recall@7", "gini@10", "recall@20 few", "auc"])
+def test_what_is_no_figure_of_a_user_is_refused(metric):
+    check_metrics(["recall@20 cold", "ndcg@50", "novelty@10", "diversity_image@20", "map@10"])
+    with pytest.raises(JobError, match=f"metric '{metric}': is no figure of each user"):
+        check_metrics(["recall@20", metric])
+
+
 def test_cold_items_among_themselves_are_a_family_of_their_own(tmp_path, rng):
     base = rng.random(80)
-    results = [fake(tmp_path, "vbpr", "raw", 0, base), fake(tmp_path, "vbpr", "good", 0, base)]
+    results = [fake(tmp_path, "ease", name, 0, base, 0) for name in ("raw", "good")]
     for gain, result in zip((0.0, 0.1), results, strict=True):
         table = pd.read_parquet(result.run / "per_user.parquet")
         cold = table[table["part"] == "test"].assign(part="test_among_cold")
@@ -196,5 +233,5 @@ def test_cold_items_among_themselves_are_a_family_of_their_own(tmp_path, rng):
     warm, cold = contrasts(comparison, ["recall@20"])
     assert (warm.part, warm.verdict) == ("test", "not shown")
     assert (cold.part, cold.verdict) == ("test_among_cold", "better")
-    assert cold.sentence.startswith("vbpr recommends better on good than on raw among cold items")
+    assert cold.sentence.startswith("ease recommends better on good than on raw among cold items")
     assert cold.corrected_p == cold.difference.p_value
