@@ -333,6 +333,8 @@ def place_at(url: str) -> Place:
         folder = Path(url.partition("://")[2] if "://" in url else url)
         folder = folder if folder.name not in ("", "..") else folder.resolve()
         path, root = str(folder.absolute()), folder.parent
+    if protocol == "file" and re.match(r"[a-z][a-z0-9]+:/", url) and "://" not in url:
+        raise FeatureSetError(shown, "is no address", "write PROTOCOL://PLACE/NAME, or a folder")
     if "::" in url or (protocol in HTTP and ("?" in url or "#" in url)):
         raise FeatureSetError(shown, "is no plain address", "write PROTOCOL://PLACE/NAME")
     try:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -403,7 +404,9 @@ def _read_manifest(path: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         what = "there is no such folder" if not path.exists() else f"it has no {MANIFEST}"
         how = "make one with `pipeline distill`"
-        if "@" in path.name:
+        if re.match(r"[a-z][a-z0-9]+:/", str(path)):  # an address; a path has one slash of its two
+            how = "pull it first: `pipeline features pull ADDRESS`"
+        elif "@" in path.name:
             how = "see `pipeline features list`, or pull it"
         raise FeatureSetError(path, f"is no feature set: {what}", how) from None
     except OSError as error:

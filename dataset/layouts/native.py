@@ -95,6 +95,8 @@ def _read_items(folder: Path, problems: Problems) -> ItemCatalog:
             feature = problems.attempt(_column_feature, path, name, field.type, len(items))
             if feature is not None:
                 add_feature(features, feature, problems)
+    for file in sorted([*folder.glob("*.npz"), *folder.glob("*.pt")]):
+        problems.warning(file, "is not read", f"save the array as {file.stem}.npy")
     for file in sorted(folder.glob("*.npy")):
         feature = problems.attempt(Feature.from_npy, file.stem.lower(), file)
         if feature is not None:

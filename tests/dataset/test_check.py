@@ -307,6 +307,7 @@ SILENT = {
     "a compressed CSV": ("sgfd", lambda f: (f / "train.csv").rename(f / "train.csv.gz"), "train.csv.gz: is not read; save it as train.csv"),
     "a CSV for Parquet": ("native", lambda f: (f / "interactions.parquet").rename(f / "interactions.csv"), "interactions.csv: is not read; save it as interactions.parquet"),
     "a name that stage one refuses": ("native", lambda f: (f / "image.npy").rename(f / "My Image.npy"), "no feature set can call a modality 'my image'"),
+    "arrays of another kind": ("native", lambda f: copy(f / "image.npy", f / "sound.npz"), "sound.npz: is not read; save the array as sound.npy"),
     "features without a modality": ("sgfd", lambda f: copy(f / "FeatureImage_normal.npy", f / "Feature-Sound_normal.npy"), "Feature-Sound_normal.npy: is not read; call it FeatureText_normal.npy"),
     "a label's second name": ("sgfd", lambda f: append(f, "labels.csv", "3,Ink"), "labels.csv: line 4: the label has a name already; give"),
     "one name of two labels": ("sgfd", lambda f: append(f, "labels.csv", "8,Pens"), "labels.csv: line 4: another label has the name; give"),

@@ -485,6 +485,7 @@ def test_the_web_can_only_be_read(sets, web):
 BAD_ADDRESS = {
     "office@latest": "names a version",
     "nothing://x/office": "can't be used",
+    "s3:/bucket/office": "is no address",
     "s3://bucket": "names no feature set",
     "http://127.0.0.1": "names no feature set",
     "http://127.0.0.1/office?key=secret": "is no plain address",

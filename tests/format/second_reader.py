@@ -21,9 +21,11 @@ class SecondReader:
         self.folder = Path(folder)
         self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
         assert self.manifest["format_version"].split(".")[0] == "1", "of another major version"
-        names = (self.manifest["name"], *self.manifest["files"])
-        assert all(re.fullmatch("[^./@][^/@]*", n) and n.isprintable() for n in names), "a path"
-        assert "::" not in names[0] and len(names[0].encode()) <= 150, "a path, or too long"
+        name, files = self.manifest["name"], list(self.manifest["files"])
+        assert re.fullmatch("[^./@][^/@]*", name) and name.isprintable(), "no plain name"
+        assert "::" not in name and len(name.encode()) <= 150, "no plain name, or too long"
+        assert all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{,199}", n) for n in files), "a path"
+        assert len({n.lower() for n in files}) == len(files), "names that differ in case alone"
         for name, record in self.manifest["files"].items():
             content = (self.folder / name).read_bytes()
             assert len(content) == record["bytes"], f"{name} is of another size"

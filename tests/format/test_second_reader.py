@@ -71,7 +71,19 @@ def test_both_refuse_a_name_that_is_none(both, tmp_path, name):
     (copy / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(FeatureSetError, match="is no plain name"):
         load(copy)
-    with pytest.raises(AssertionError, match="a path"):
+    with pytest.raises(AssertionError, match="no plain name"):
+        SecondReader(copy)
+
+
+@pytest.mark.parametrize("name", ["../x", ".x", "x y", "Image.npy", "x" * 201])
+def test_both_refuse_a_file_that_may_not_be_called_so(both, tmp_path, name):
+    copy = shutil.copytree(both[0].path, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"]["image.npy"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FeatureSetError):
+        load(copy)
+    with pytest.raises(AssertionError, match=r"a path|differ in case"):
         SecondReader(copy)
 
 
