@@ -112,8 +112,9 @@ def page(
             ]
             parts.append(_forest(own, where, metric))
         parts.append("</div>")
-    parts.append(f"<h2>Differences from the baseline</h2><p>{escape(HOW_SHOWN)}</p>")
-    parts += [_differences(contrasts)]
+    if contrasts:
+        parts.append(f"<h2>Differences from the baseline</h2><p>{escape(HOW_SHOWN)}</p>")
+        parts.append(_differences(contrasts))
     if (again := refitted(comparison)).results:
         parts.append(f"<h2>Refit on train and valid</h2><p>{escape(HOW_REFIT)}</p>")
         named = ["backbone", "features", *shown]

@@ -66,28 +66,29 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
             ["backbone", "features", "seeds", *TABLED[:2], "epochs", "training s", "peak MB"],
             [_figures(row) for row in rows_of(comparison, protocol, TABLED[:2], part)],
         )
-    lines += ["", "## Differences from the baseline", "", HOW_SHOWN, ""]
-    lines += _table(
-        [
-            *("protocol", "part", "backbone", "features", "against", "metric"),
-            *("difference", "95 % interval", "p", "shown"),
-        ],
-        [
+    if contrasts:
+        lines += ["", "## Differences from the baseline", "", HOW_SHOWN, ""]
+        lines += _table(
             [
-                contrast.protocol,
-                contrast.part,
-                contrast.backbone,
-                contrast.features,
-                contrast.baseline,
-                contrast.metric,
-                f"{contrast.difference.mean:+.4f}",
-                interval_text(contrast.difference),
-                p_text(contrast.corrected_p),
-                contrast.verdict,
-            ]
-            for contrast in contrasts
-        ],
-    )
+                *("protocol", "part", "backbone", "features", "against", "metric"),
+                *("difference", "95 % interval", "p", "shown"),
+            ],
+            [
+                [
+                    contrast.protocol,
+                    contrast.part,
+                    contrast.backbone,
+                    contrast.features,
+                    contrast.baseline,
+                    contrast.metric,
+                    f"{contrast.difference.mean:+.4f}",
+                    interval_text(contrast.difference),
+                    p_text(contrast.corrected_p),
+                    contrast.verdict,
+                ]
+                for contrast in contrasts
+            ],
+        )
     if (again := refitted(comparison)).results:
         lines += ["", "## Refit on train and valid", "", HOW_REFIT]
         for part in again.parts:
