@@ -10,7 +10,12 @@ from pathlib import Path
 from sgfd.featureset import write_file
 from sgfd.recommenders.comparison.page import page
 from sgfd.recommenders.comparison.results import Comparison
-from sgfd.recommenders.comparison.statistics import Contrast, interval_text, p_text
+from sgfd.recommenders.comparison.statistics import (
+    CONTRAST_COLUMNS,
+    Contrast,
+    interval_text,
+    p_text,
+)
 from sgfd.recommenders.comparison.summary import (
     HOW_REFIT,
     HOW_SHOWN,
@@ -160,8 +165,8 @@ def cells_csv(comparison: Comparison) -> str:
 
 def contrasts_csv(contrasts: Sequence[Contrast]) -> str:
     """One row a contrast."""
+    head = CONTRAST_COLUMNS
     rows = [contrast.to_json() for contrast in contrasts]
-    head = list(rows[0]) if rows else ["protocol", "backbone", "features", "metric"]
     return _csv(
         [head, *(["" if row[key] is None else str(row[key]) for key in head] for row in rows)]
     )

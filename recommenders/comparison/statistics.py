@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -180,6 +180,14 @@ class Contrast:
             key: None if isinstance(value, float) and not np.isfinite(value) else value
             for key, value in row.items()
         }
+
+
+# Of `Contrast.to_json`.
+CONTRAST_COLUMNS = [
+    *(each.name for each in fields(Contrast) if each.name != "difference"),
+    *(each.name for each in fields(Difference)),
+    *("verdict", "sentence"),
+]
 
 
 def interval_text(difference: Difference) -> str:

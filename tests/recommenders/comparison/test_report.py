@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from sgfd.recommenders.comparison import contrasts, write_report
+from sgfd.recommenders.comparison.report import contrasts_csv
 
 METRICS = ("recall@20", "ndcg@20")
 VOID = {"meta", "link", "br", "line", "circle"}
@@ -104,6 +105,8 @@ def test_the_csv_files_hold_every_cell_and_contrast(written):
     expected = contrasts(comparison, METRICS)
     assert table["mean"].tolist() == [contrast.difference.mean for contrast in expected]
     assert table["sentence"].tolist() == [contrast.sentence for contrast in expected]
+    assert table.columns.tolist() == list(expected[0].to_json())
+    assert contrasts_csv([]).split() == [",".join(table.columns)]
 
 
 class Reader(HTMLParser):
