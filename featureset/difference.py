@@ -74,8 +74,8 @@ def diff(old: FeatureSet, new: FeatureSet) -> Difference:
     """Compare two sets, item by item, in blocks.
 
     A run can be served with another set where a row there means what it meant in training: where
-    the items of both sets have the same rows in every modality that a training uses by default,
-    or, without an item in common, where both come of one student.
+    both come of one student, or the items of both have the same rows in every modality that a
+    training uses by default.
 
     Raises:
         FeatureSetError: a set can't be read.
@@ -143,6 +143,9 @@ def _serves(
     old: FeatureSet, new: FeatureSet, modalities: list[ModalityDifference], stayed: int
 ) -> tuple[bool, str]:
     usual = old.manifest.usual_modalities
+    student = old.manifest.student_sha256
+    one_student = student is not None and student == new.manifest.student_sha256
+    other = []
     for each in modalities:
         if each.name not in usual:
             continue
@@ -152,16 +155,17 @@ def _serves(
         if before != after:
             return False, f"{each.name} has {after} columns, not {before}"
         if each.moved:
-            return False, (
-                f"{len(each.moved)} of {each.compared} items have other {each.name} rows: "
-                "what was learnt of the old ones does not hold for the new ones"
-            )
-        if not each.is_same:
-            return False, f"{each.gained + each.lost} items have gained or lost their {each.name}"
+            other.append(f"{len(each.moved)} of {each.compared} items have other {each.name} rows")
+        elif not each.is_same:
+            other.append(f"{each.gained + each.lost} items have gained or lost their {each.name}")
+    if other and one_student:
+        return True, f"one student made the rows of both, and a run keeps its own: {other[0]} now"
+    if other:
+        lost = "what was learnt of the old ones does not hold for the new ones"
+        return False, f"{other[0]}: {lost}"
     if stayed:
         return True, f"the {stayed} items of both have the same {' and '.join(usual)} rows"
-    student = old.manifest.student_sha256
-    if student is not None and student == new.manifest.student_sha256:
+    if one_student:
         return True, "no item is in both, and one student made the rows of both"
     return False, "no item is in both, and nothing else shows that their rows mean the same"
 
