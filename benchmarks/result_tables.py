@@ -152,18 +152,14 @@ def protocols(*names: str) -> list[list[str]]:
             values = (cell[f"test {metric}@20"].mean() for metric in ("recall", ndcg))
             row.append("{:.4f} / {:.4f}".format(*values))
         rows[backbone, each] = [*row, published(backbone, each)]
-    if not names[0].startswith("office"):
-        return [head, *(row[:-1] for row in rows.values())]
-    for backbone in USES_FEATURES:
-        rows[backbone, "features"] = [
-            f"{backbone} with features",
-            "",
-            "",
-            published(backbone, "features"),
-        ]
+    of_paper = names[0].startswith("office")
+    for backbone in USES_FEATURES if of_paper else ():
+        figures = published(backbone, "features")
+        rows[backbone, "features"] = [f"{backbone} with features", "", "", figures]
     order = ["none", "features", "`sgfd`"]
     keys = sorted(rows, key=lambda key: (key[0], order.index(key[1])))
-    return [[*head, "SGFD's paper"], *(rows[key] for key in keys)]
+    columns = 4 if of_paper else 3
+    return [[*head, "SGFD's paper"][:columns], *(rows[key][:columns] for key in keys)]
 
 
 def published(backbone: str, features: str) -> str:
