@@ -67,12 +67,11 @@ def read_mmrec(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
     features = same_rows(features, n_items, counted, problems)
     parts = {name: in_range(part, n_items, problems) for name, part in parts.items()}
     n_users = max((int(p.pairs.user.max(initial=-1)) + 1 for p in parts.values()), default=0)
-    if features and (folder / ITEM_IDS).exists():
-        problems.attempt(_check_item_numbers, folder / ITEM_IDS, n_items, counted, problems)
     nobody = np.empty(0, dtype=np.int64)
     with_pairs = distinct(np.concatenate([nobody, *(part.pairs.user for part in parts.values())]))
+    every, rows_of = np.arange(n_items), counted if features else None
     items = problems.attempt(
-        _read_ids, folder / ITEM_IDS, "itemID", n_items, np.arange(n_items), problems
+        _read_ids, folder / ITEM_IDS, "itemID", n_items, every, problems, rows_of
     )
     users = problems.attempt(_read_ids, folder / USER_IDS, "userID", n_users, with_pairs, problems)
     if items is None or users is None:
@@ -102,22 +101,28 @@ def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
     return {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
 
 
-def _check_item_numbers(path: Path, n_items: int, counted: str, problems: Problems) -> None:
-    frame = read_csv(path, ("itemID",), problems, separator="\t")
-    check_numbers(frame, "itemID", path, n_items, counted, problems)
-
-
 def _read_ids(
-    path: Path, number: str, size: int, expected: Indices, problems: Problems
+    path: Path,
+    number: str,
+    size: int,
+    expected: Indices,
+    problems: Problems,
+    counted: str | None = None,
 ) -> Vocabulary:
     """Ids by number, where the file is there; a number that has none is its own id, of which a
-    warning tells where it is `expected` to have one."""
+    warning tells where it is `expected` to have one.
+
+    Args:
+        counted: the file whose rows the numbers are of, where there is one.
+    """
     if not path.exists():
         return Vocabulary([str(i) for i in range(size)])
     frame = read_csv(path, (number,), problems, separator="\t")
     named = [column for column in frame.columns if column != number and is_named(column)]
     if not named:
         raise DatasetError(path, f"has no column but {number}", "add that of the ids")
+    if counted is not None:
+        check_numbers(frame, number, path, size, counted, problems)
     of_id = integers(frame, number, path)[frame[named[0]].to_numpy() != ""]
     if len(nameless := np.setdiff1d(expected, of_id)):
         problems.warning(
