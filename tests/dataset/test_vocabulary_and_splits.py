@@ -16,8 +16,10 @@ from sgfd.dataset import (
     honest_split,
     join,
     leave_one_out_split,
+    load_dataset,
     temporal_split,
 )
+from sgfd.dataset.parts import _say_that_chance_chooses
 
 
 @given(st.lists(st.text(), unique=True), st.lists(st.text()))
@@ -170,3 +172,11 @@ def test_parts_are_joined_with_their_times_where_all_have_them():
     assert join(timed, None, timed, nothing).timestamp.tolist() == [2, 2]
     assert join(timed, bare).timestamp is None
     assert len(join(None, nothing)) == 0
+
+
+def test_leave_one_out_says_once_that_without_times_chance_chooses(sgfd_folder, caplog):
+    _say_that_chance_chooses.cache_clear()
+    interactions = load_dataset(sgfd_folder).interactions
+    for _ in range(2):
+        divide(interactions, split="leave-one-out")
+    assert caplog.text.count("have no timestamps: split leave-one-out takes one of each user") == 1

@@ -722,3 +722,8 @@ def test_interrupted_verifying_hashes_no_further(feature_set, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         verify(feature_set)
     assert len(updates) < 10
+
+
+def test_an_address_is_no_folder_and_is_pulled_first():
+    with pytest.raises(FeatureSetError, match="pull it first: `pipeline features pull ADDRESS`"):
+        load("s3://bucket/office")
