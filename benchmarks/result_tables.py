@@ -16,13 +16,15 @@ it holds:
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import recommendation
+
+from sgfd.recommenders.comparison.statistics import p_text
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
@@ -136,7 +138,7 @@ def gain(means: pd.Series, contrasts: pd.DataFrame, backbone: str, part: str) ->
     if found.empty:
         return change
     p = found["corrected_p"].item()
-    return f"{change}, p {'< 0.001' if p < 0.001 else f'{p:.3f}'}"
+    return f"{change}, p {p_text(p)}"
 
 
 def protocols(*names: str) -> list[list[str]]:
@@ -184,10 +186,9 @@ def read(names: Sequence[str], file: str) -> pd.DataFrame:
 
 
 def jsonl(name: str) -> pd.DataFrame:
-    lines = (RESULTS / name).read_text().splitlines()
     cells = [
         {"dataset": Path(dataset).name, "backbone": backbone, "maker": maker, **figures}
-        for dataset, backbone, maker, _, figures in map(json.loads, lines)
+        for (dataset, backbone, maker, _), figures in recommendation.read(RESULTS / name).items()
     ]
     return pd.DataFrame(cells)
 

@@ -59,8 +59,10 @@ from sgfd.jobs.search import (
     run_trials,
     searched,
 )
+from sgfd.memory import is_out_of_memory
 from sgfd.settings import Range, ranges_of
 
+UNFIT = DistillError, ValidationError  # what settings that can't be trained end with
 FOLDS = 3
 HELD_OUT_SHARE = 0.2
 
@@ -212,7 +214,9 @@ class _Search:
         try:
             settings = replace(self.start, **values)
             recalls = [self._fold(settings, fold) for fold in range(FOLDS)]
-        except (DistillError, ValidationError, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not (isinstance(error, UNFIT) or is_out_of_memory(error)):
+                raise
             said = " ".join(str(error).split())
             return Trial(number, "failed", values, None, time.perf_counter() - begun, [], said)
         recall = float(np.mean(recalls))

@@ -33,7 +33,13 @@ from sgfd.featureset.manifest import (
     now,
 )
 from sgfd.featureset.neighbours import CosineRows, nearest
-from sgfd.featureset.publish import lock_folder, publish_folder, try_lock, write_file
+from sgfd.featureset.publish import (
+    lock_folder,
+    partial_folder,
+    publish_folder,
+    try_lock,
+    write_file,
+)
 from sgfd.featureset.reading import Alignment, FeatureSet, load
 from sgfd.featureset.sharing import Shared, inventory_at, pull, push
 from sgfd.featureset.signature import check_signature_of, sign
@@ -84,6 +90,7 @@ __all__ = [
     "nearest",
     "now",
     "other_rows",
+    "partial_folder",
     "publish_folder",
     "pull",
     "push",

@@ -145,7 +145,7 @@ def _serves(
     usual = old.manifest.usual_modalities
     student = old.manifest.student_sha256
     one_student = student is not None and student == new.manifest.student_sha256
-    other = []
+    other = ""
     for each in modalities:
         if each.name not in usual:
             continue
@@ -155,14 +155,17 @@ def _serves(
         if before != after:
             return False, f"{each.name} has {after} columns, not {before}"
         if each.moved:
-            other.append(f"{len(each.moved)} of {each.compared} items have other {each.name} rows")
+            said = f"{len(each.moved)} of {each.compared} items have other {each.name} rows"
+            other = other or said
         elif not each.is_same:
-            other.append(f"{each.gained + each.lost} items have gained or lost their {each.name}")
+            other = other or (
+                f"{each.gained + each.lost} items have gained or lost their {each.name}"
+            )
     if other and one_student:
-        return True, f"one student made the rows of both, and a run keeps its own: {other[0]} now"
+        return True, f"one student made the rows of both, and a run keeps its own: {other} now"
     if other:
         lost = "what was learnt of the old ones does not hold for the new ones"
-        return False, f"{other[0]}: {lost}"
+        return False, f"{other}: {lost}"
     if stayed:
         return True, f"the {stayed} items of both have the same {' and '.join(usual)} rows"
     if one_student:

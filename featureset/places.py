@@ -316,6 +316,11 @@ class Folder:
             )
 
 
+def is_address(reference: str) -> bool:
+    """Whether it begins as an address does; a path has one slash of the two."""
+    return re.match(r"[a-z][a-z0-9]+:/", reference) is not None
+
+
 def place_at(url: str) -> Place:
     """What a URL or a folder's path names.
 
@@ -333,7 +338,7 @@ def place_at(url: str) -> Place:
         folder = Path(url.partition("://")[2] if "://" in url else url)
         folder = folder if folder.name not in ("", "..") else folder.resolve()
         path, root = str(folder.absolute()), folder.parent
-    if protocol == "file" and re.match(r"[a-z][a-z0-9]+:/", url) and "://" not in url:
+    if protocol == "file" and "://" not in url and is_address(url):
         raise FeatureSetError(shown, "is no address", "write PROTOCOL://PLACE/NAME, or a folder")
     if "::" in url or (protocol in HTTP and ("?" in url or "#" in url)):
         raise FeatureSetError(shown, "is no plain address", "write PROTOCOL://PLACE/NAME")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from sgfd.featureset.manifest import (
 )
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
 from sgfd.featureset.pages import unfolded_bytes
+from sgfd.featureset.places import is_address
 from sgfd.featureset.versions import find, version_of, versioned
 
 UNFOLDED_BYTES = 2**26  # that ids and labels may take in memory, however small their file is
@@ -404,7 +404,7 @@ def _read_manifest(path: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         what = "there is no such folder" if not path.exists() else f"it has no {MANIFEST}"
         how = "make one with `pipeline distill`"
-        if re.match(r"[a-z][a-z0-9]+:/", str(path)):  # an address; a path has one slash of its two
+        if is_address(str(path)):
             how = "pull it first: `pipeline features pull ADDRESS`"
         elif "@" in path.name:
             how = "see `pipeline features list`, or pull it"

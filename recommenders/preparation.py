@@ -60,21 +60,15 @@ class Prepared:
         """The same with nothing to test on."""
         return replace(self, sets=replace(self.sets, test=self.sets.test.emptied()))
 
-    def settings(self, given: BackboneSettings | None) -> BackboneSettings:
-        """Those given, or the backbone's defaults.
 
-        Raises:
-            JobError: they are another backbone's.
-        """
-        return self.kind.Settings() if given is None else settings_of(self.kind, given)
-
-
-def settings_of(kind: type[Backbone], given: BackboneSettings) -> BackboneSettings:
-    """Settings, where they are a backbone's.
+def settings_of(kind: type[Backbone], given: BackboneSettings | None) -> BackboneSettings:
+    """Those given, or the backbone's defaults.
 
     Raises:
-        JobError: they are another's.
+        JobError: they are another backbone's.
     """
+    if given is None:
+        return kind.Settings()
     if not isinstance(given, kind.Settings):
         name, wanted = type(given).__name__, kind.Settings.__name__
         raise JobError("settings", f"{name} are not of {kind.__name__}", f"give {wanted}")

@@ -1,9 +1,7 @@
 """Recommending for people: lists for a user, items near an item, lists for everybody."""
 
 import difflib
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sgfd.featureset import partial_folder
 from sgfd.jobs import JobError, room_in, whole_number
 from sgfd.recommenders.evaluation import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
@@ -74,6 +73,7 @@ def write_recommendations(
     Raises:
         JobError: the file exists and is not to be overwritten or holds something else, its folder
             doesn't, no item has the label, or k is below 1.
+        FeatureSetError: another process is writing it.
     """
     path = Path(path)
     if path.exists() and not (overwrite and path.is_file()):
@@ -84,32 +84,13 @@ def write_recommendations(
         raise JobError(path.parent, "is no folder", "make it, or choose another place")
     k = _length(run, k)
     candidates = labelled(run, label)
-    # One name for all, so that what a killed process left is written over.
-    temporary = path.with_name(f".{path.name}.partial")
-    with room_in(path.parent), _alone_at(temporary, path):
+    with room_in(path.parent), partial_folder(path) as partial:
         try:
-            write_lists(run, temporary, k, candidates)
-            temporary.replace(path)
+            write_lists(run, partial / path.name, k, candidates)
+            (partial / path.name).replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(partial)
     return path
-
-
-@contextmanager
-def _alone_at(temporary: Path, path: Path) -> Iterator[None]:
-    """Keep others from writing the same lists meanwhile; a killed process lets go by itself.
-
-    Raises:
-        JobError: another process is writing them.
-    """
-    with temporary.open("ab") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JobError(
-                path, "is being written by another process", "wait for it, or choose another name"
-            ) from None
-        yield
 
 
 def _holds_lists(path: Path) -> bool:

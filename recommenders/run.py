@@ -18,7 +18,7 @@ from sgfd.jobs import MOST_SEED, JobError, WorkFolder, peak_memory_bytes, whole_
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.inputs import FeatureScale
 from sgfd.recommenders.learning import learn
-from sgfd.recommenders.preparation import Prepared, prepare
+from sgfd.recommenders.preparation import Prepared, prepare, settings_of
 from sgfd.recommenders.ranking import vectors_of
 from sgfd.recommenders.run_folder import RECORD, REFIT, Run, load_run, write_record, write_run
 from sgfd.recommenders.training import TrainingState
@@ -99,7 +99,7 @@ def train(
         dimension=dimension,
         trust_features=trust_features,
     )
-    settings = prepared.settings(settings)
+    settings = settings_of(prepared.kind, settings)
     target = _target(Path(runs_root), name, overwrite, prepared.record(settings, seed))
     return make_run(prepared, settings, seed, target, overwrite, refit=refit, tuning=tuning)
 

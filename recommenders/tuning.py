@@ -33,7 +33,7 @@ from sgfd.jobs.search import (
 from sgfd.memory import is_out_of_memory
 from sgfd.recommenders.backbone import BackboneSettings, UnusableSettingsError
 from sgfd.recommenders.learning import chosen_by, learn
-from sgfd.recommenders.preparation import Prepared, prepare
+from sgfd.recommenders.preparation import Prepared, prepare, settings_of
 from sgfd.recommenders.run import make_run
 from sgfd.recommenders.run_folder import RECORD, REFIT, Run, load_run
 from sgfd.recommenders.training import TrainingState
@@ -42,6 +42,7 @@ from sgfd.settings import Range
 logger = logging.getLogger("sgfd")
 
 FORMAT = 1
+UNFIT = UnusableSettingsError, ValidationError  # what settings that can't be trained end with
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def plan_search(
             test; the start lies outside a range.
     """
     backbone = prepared.origins["backbone"]
-    start = prepared.settings(settings)
+    start = settings_of(prepared.kind, settings)
     seed = whole_number("seed", seed, most=MOST_SEED)
     if prepared.sets.chosen_on != "valid":
         raise JobError("tuning", "chooses on valid, and protocol paper has none", "choose honest")
@@ -216,10 +217,8 @@ def _try(search: Search, done: Sequence[Trial], folder: Path) -> Trial:
         model, state = learn(prepared, settings, search.seed, checkpoint, watch=watch)
     except _Pruned:
         return ended("pruned", max(scores))
-    except (UnusableSettingsError, ValidationError) as error:
-        return ended("failed", None, error)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        if not (isinstance(error, UNFIT) or is_out_of_memory(error)):
             raise
         return ended("failed", None, error)
     recall = state.best if prepared.kind.trained else chosen_by(model, prepared.sets)

@@ -87,8 +87,8 @@ def _read_items(folder: Path, problems: Problems) -> ItemCatalog:
         labels = problems.attempt(_labels, path, column, schema.field(column).type)
     features: dict[str, Feature] = {}
     for field in schema:
-        name = field.name
         if any(is_one(field.type) for is_one in _LISTS):
+            name = field.name
             if not _may_be_vectors(field.type):
                 problems.warning(path, f"column {name} is not read: {field.type}", "leave it out")
                 continue

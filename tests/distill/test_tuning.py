@@ -13,6 +13,7 @@ from sgfd.distill import (
     InteractionMetricSettings,
     PCASettings,
     SGFDPlusSettings,
+    tuning,
 )
 from sgfd.distill.tuning import tune
 from sgfd.featureset import FeatureSetError, load, verify
@@ -111,6 +112,22 @@ def test_killed_or_not_it_tries_the_same(tuned, tmp_path, monkeypatch):
     resumed = search(tmp_path / "t")
     assert without_time(tmp_path / "t") == without_time(tuned[0])
     assert resumed.chosen == tuned[1].chosen
+
+
+def test_a_trial_that_finds_no_memory_is_a_failed_trial(tmp_path, monkeypatch):
+    """On a CPU torch says so in words alone."""
+    errors = iter([None, RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+    recall_of = tuning._Search._fold
+
+    def fold(self, settings, number):
+        if number == 0 and (error := next(errors)) is not None:
+            raise error
+        return recall_of(self, settings, number)
+
+    monkeypatch.setattr(tuning._Search, "_fold", fold)
+    search(tmp_path / "t", trials=3)
+    states = [trial.state for trial in read_trials(tmp_path / "t")]
+    assert states == ["complete", "failed", "failed"]
 
 
 def test_test_interactions_change_nothing(tuned, tmp_path):

@@ -294,9 +294,11 @@ def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
     # What a killed process left is written over; one at work is left alone.
     left = tmp_path / ".all.parquet.partial"
-    with left.open("wb") as held:
+    left.mkdir()
+    (left / "all.parquet").write_text("half")
+    with (left / "lock").open("wb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(JobError, match="is being written by another process"):
+        with pytest.raises(FeatureSetError, match="another process is writing it at this moment"):
             recommenders.write_recommendations(run, path, overwrite=True)
     recommenders.write_recommendations(run, path, 3, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
