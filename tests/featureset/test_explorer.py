@@ -121,6 +121,16 @@ def test_a_plane_of_many_columns_is_that_of_statsmodels(rng, d):
         assert abs(np.corrcoef(found[:, axis], expected[:, axis])[0, 1]) > 0.9999
 
 
+def test_axes_are_orthonormal_where_many_directions_spread_alike(rng):
+    rows = rng.normal(size=(1000, 200)).astype(np.float32)
+    found = plane(CosineRows([rows]))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    spread = np.linalg.svd(unit - unit.mean(axis=0), compute_uv=False)
+    along = np.linalg.svd(found, compute_uv=False)  # of a projection: below, axis by axis
+    assert (along <= spread[:2] * 1.0001).all()
+    assert (along > 0.9 * spread[:2]).all()
+
+
 @pytest.mark.parametrize(
     "rows",
     [
