@@ -5,10 +5,11 @@
         --backbones content,vbpr,lightgcn,bm3,freedom --seeds 3
 
 `--items new` holds whole items out (`--split cold-items`), `--splits` times: features that
-interactions guide are made anew for each, and figures are among the cold items alone. `--items all`
-is the data set's own split. Feature sets and comparisons are those that `pipeline distill` and
-`pipeline compare` make, below `--work`, where the command goes on after a stop. Two tables are
-printed as Markdown: of the variants, and of the leading columns of the default.
+interactions guide are made anew for each, and figures are among the cold items alone. `--items
+known` is as many times `--split random`, among all items; `--items all`, the data set's own split.
+Feature sets and comparisons are those that `pipeline distill` and `pipeline compare` make, below
+`--work`, where the command goes on after a stop. Two tables are printed as Markdown: of the
+variants, and of the leading columns of the default (`--columns ''`: without).
 
 Differences over splits are tested by the corrected resampled t-test (Nadeau and Bengio, Machine
 Learning 52, 2003), as the splits' training parts overlap; those on one split over users and seeds,
@@ -55,7 +56,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 METHODS["mlp-student"] = mlp_student.METHOD
 DEFAULT, GENERIC = "sgfd-plus", "standard"
-PARTS = {"new": "test_among_cold", "all": "test"}
+PARTS = {"new": "test_among_cold", "known": "test", "all": "test"}
+SPLITS = {"new": "cold-items", "known": "random"}
 
 
 def main() -> None:
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument("--items", choices=PARTS, default="new")
     parser.add_argument("--backbones", default="content")
     parser.add_argument("--variants", default=",".join(VARIANTS), help="with commas")
-    parser.add_argument("--splits", type=int, default=5, help="of --items new")
+    parser.add_argument("--splits", type=int, default=5, help="of --items new, known")
     parser.add_argument("--seeds", type=int, default=1, help="of the trainings")
     parser.add_argument("--columns", default="16,32,64", help="leading columns of the default")
     parser.add_argument("--jobs", type=int, default=1)
@@ -73,10 +75,12 @@ def main() -> None:
     options = parser.parse_args()
     backbones, variants = options.backbones.split(","), options.variants.split(",")
     name = load_dataset(options.dataset).name
-    splits = range(options.splits) if options.items == "new" else [None]
+    splits = range(options.splits) if options.items in SPLITS else [None]
     print(f"## {name}: {options.items} items, Recall@20 / NDCG@20\n")
     rows = {split: run(split, backbones, variants, None, options) for split in splits}
     print_table(backbones, variants, list(rows.values()))
+    if not options.columns:
+        return
     print(f"\nThe leading columns of `{DEFAULT}` alone:\n")
     nested = {f"{k} columns": int(k) for k in options.columns.split(",")}
     of_columns = []
@@ -110,10 +114,10 @@ def run(
 ) -> Figures:
     """Distil and compare what is missing; the figures by variant and backbone."""
     dataset = load_dataset(options.dataset)
-    parts = {} if split is None else {"split": "cold-items", "split_seed": split}
-    sets = {name: made(name, dataset, parts, options) for name in variants}
-    where = dataset.name + ("" if split is None else f"-cold{split}")
-    where += "" if dimension is None else f"-{dimension}columns"
+    parts = {} if split is None else {"split": SPLITS[options.items], "split_seed": split}
+    label = dataset.name if split is None else f"{dataset.name}-{options.items}{split}"
+    sets = {name: made(name, dataset, label, parts, options) for name in variants}
+    where = label + ("" if dimension is None else f"-{dimension}columns")
     grid = comparison.Grid(
         dataset=dataset,
         reference=options.dataset,
@@ -143,13 +147,14 @@ def run(
     return figures
 
 
-def made(name: str, dataset: Any, parts: dict[str, Any], options: argparse.Namespace) -> Path:
+def made(
+    name: str, dataset: Any, label: str, parts: dict[str, Any], options: argparse.Namespace
+) -> Path:
     """The feature set of a variant, made where it is missing; for one split if it is guided."""
     method, changes = VARIANTS[name]
     kind = METHODS[method]
-    label, division = dataset.name, {}
-    if kind.uses_interactions and parts:
-        label, division = f"{dataset.name}-cold{parts['split_seed']}", parts
+    division = parts if kind.uses_interactions else {}
+    label = label if division else dataset.name
     path = options.work / "artifacts" / label / name
     if not path.exists():
         if method in ("sgfd-plus", "interaction-metric"):
@@ -186,7 +191,7 @@ def difference(own: list[Judged], base: list[Judged]) -> str:
         (one,), (other,) = own, base
         a, b = UserFigures(["recall@20"], one.part).paired(one.runs, other.runs, "recall@20")
         return f"{text} (p {p_text(paired_difference(a - b).p_value)})"
-    # Of all items a fifth is held out, and a tenth of the others as valid.
+    # A fifth (of the items, or of each user's) is held out, and a tenth of the others as valid.
     test_to_training = 0.2 / (0.8 * 0.9)
     error = np.sqrt((1 / len(d) + test_to_training) * d.var(ddof=1))
     p = 2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1) if error else float(d.mean() == 0)

@@ -76,10 +76,11 @@ seed_option = click.option(
 )
 split_option = click.option(
     "--split",
-    type=click.Choice(["given", "cold-items", "temporal", "leave-one-out"]),
+    type=click.Choice(["given", "random", "cold-items", "temporal", "leave-one-out"]),
     default="given",
     show_default=True,
-    help="The data set's own parts; whole items, the last in time or a user's last as test.",
+    help="The data set's own parts; or as test a fifth of each user's items at random, whole "
+    "items, the last in time, a user's last.",
 )
 split_seed_option = click.option(
     "--split-seed",

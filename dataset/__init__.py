@@ -29,6 +29,7 @@ from sgfd.dataset.splits import (
     honest_split,
     join,
     leave_one_out_split,
+    random_split,
     temporal_split,
 )
 from sgfd.dataset.vocabulary import Vocabulary
@@ -61,6 +62,7 @@ __all__ = [
     "load_dataset",
     "make_sample",
     "pairs_fingerprint",
+    "random_split",
     "read_layout",
     "temporal_split",
 ]

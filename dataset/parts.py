@@ -15,13 +15,14 @@ from sgfd.dataset.splits import (
     honest_split,
     join,
     leave_one_out_split,
+    random_split,
     temporal_split,
 )
 
 logger = logging.getLogger("sgfd")
 
 Protocol = Literal["honest", "paper"]
-Split = Literal["given", "cold-items", "temporal", "leave-one-out"]
+Split = Literal["given", "random", "cold-items", "temporal", "leave-one-out"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def divide(
 
     The other splits divide all interactions anew, under protocol `honest` alone:
 
+    - `random`: a fifth of each user's interactions is test, a tenth of his others valid (users
+      with 3 or more).
     - `cold-items`: a fifth of the items is test as a whole, a tenth of the others valid.
     - `temporal`: cut in time for all users at once; the last 20 % are test, the 10 % before
       valid. All users with held-out items are judged, as by LensKit's `split_global_time` where
@@ -76,6 +79,8 @@ def divide(
             "choose protocol honest, or split given",
         )
     whole = join(interactions.train, interactions.valid, interactions.test)
+    if split == "random":
+        return Parts(*random_split(whole, interactions.n_users, seed=split_seed))
     if split == "cold-items":
         return Parts(*cold_items_split(whole, seed=split_seed))
     if split == "leave-one-out":

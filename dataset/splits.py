@@ -71,8 +71,23 @@ def leave_one_out_split(pairs: Pairs, n_users: int, seed: int = 0) -> Parts:
     return pairs.take(~test & ~valid), pairs.take(valid), pairs.take(test)
 
 
+def random_split(
+    pairs: Pairs, n_users: int, test_share: float = 0.2, valid_share: float = 0.1, seed: int = 0
+) -> Parts:
+    """Take a share of each user's interactions as test, one of the rest as valid, at random.
+
+    Both as `honest_split` does: users with fewer than 3 interactions train only.
+    """
+    rest, test = honest_split(pairs, n_users, test_share, seed=(seed, 1))
+    return *honest_split(rest, n_users, valid_share, seed=seed), test
+
+
 def honest_split(
-    train: Pairs, n_users: int, share: float = 0.1, minimum: int = 3, seed: int = 0
+    train: Pairs,
+    n_users: int,
+    share: float = 0.1,
+    minimum: int = 3,
+    seed: int | tuple[int, ...] = 0,
 ) -> tuple[Pairs, Pairs]:
     """Take a validation part out of the training interactions.
 

@@ -55,9 +55,9 @@ def train(
     Args:
         settings: an instance of the backbone's `Settings`; its defaults where None.
         protocol: `honest` (model chosen on valid) or `paper` (chosen on test, to compare only).
-        split: `given` (the data set's own parts), `cold-items`, `temporal` or `leave-one-out`;
-            `split_interactions` says what they are. Under all but `given` the items without
-            training interactions are new ones to a backbone that scores by features.
+        split: `given` (the data set's own parts), `random`, `cold-items`, `temporal` or
+            `leave-one-out`; `split_interactions` says what they are. Under all but `given` the
+            items without training interactions are new ones to a backbone that scores by features.
         judge_users: ids of the users whom test judges; all where None. Valid judges all.
         seed: of the weights, the batches and the dropout. split_seed: of the parts.
         min_coverage: least share of the dataset's items that the feature set must know.

@@ -61,7 +61,7 @@ def read_sgfd(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, Int
         problems.warning(
             folder / "train.csv",
             "has no test.csv beside it: nothing judges a recommender",
-            "add that, or have a test part made: --split leave-one-out",
+            "add that, or have a test part made: --split random",
         )
     timed = {name for name, frame in frames.items() if "timestamp" in frame.columns}
     if timed and timed != set(frames):

@@ -308,7 +308,7 @@ def estimate_of(grid: Grid) -> Estimate:
         raise JobError(
             f"dataset {grid.dataset.name}",
             "has no test part to compare on",
-            "add one, or have one made: --split leave-one-out",
+            "add one, or have one made: --split random",
         )
     return Estimate(make_inputs(sets[0].train, {}, torch.device("cpu")), grid.settings)
 

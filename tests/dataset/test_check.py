@@ -77,7 +77,7 @@ BROKEN = {
     "an item twice": (lambda f: append(f, "items.csv", "4,B4,Another"), "warning", "items.csv", "line 7: itemID 4 stands there before", "one line"),
     "no time": (lambda f: [resave_csv(f, n, "itemID,userID,asin,reviewerID", "itemID,userID,asin,timestamp") for n in ("train.csv", "test.csv")], "error", "train.csv", "lines 2, 3, 4 and 2 more: timestamp 'R0' is no time", "2014-05-31"),
     "times of one part": (lambda f: resave_csv(f, "train.csv", "reviewerID", "timestamp"), "warning", "test.csv", "has no column timestamp, and train.csv has one", "every part"),
-    "nothing to judge by": (lambda f: (f / "test.csv").unlink(), "warning", "train.csv", "has no test.csv beside it", "leave-one-out"),
+    "nothing to judge by": (lambda f: (f / "test.csv").unlink(), "warning", "train.csv", "has no test.csv beside it", "--split random"),
     "two ids for an item": (lambda f: append(f, "train.csv", "1,1,B7,R1"), "error", "train.csv", "line 7: itemID 1 and asin 'B7' contradict", "one asin"),
 }  # fmt: skip
 

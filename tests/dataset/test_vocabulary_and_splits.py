@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from sgfd.dataset import (
     DatasetError,
@@ -17,6 +18,7 @@ from sgfd.dataset import (
     join,
     leave_one_out_split,
     load_dataset,
+    random_split,
     temporal_split,
 )
 from sgfd.dataset.parts import _say_that_chance_chooses
@@ -100,6 +102,7 @@ def test_every_split_s_parts_are_disjoint_and_together_everything(example, seed)
         cold_items_split(pairs, seed=seed),
         temporal_split(pairs),
         leave_one_out_split(pairs, n_users, seed),
+        random_split(pairs, n_users, seed=seed),
     ):
         assert rows(*parts) == rows(pairs)
 
@@ -157,6 +160,26 @@ def test_leave_one_out_takes_each_user_s_last_and_the_one_before(example, seed, 
                 part.timestamp[own] for part, own in zip((train, valid, test), of_user, strict=True)
             )
             assert first.max() <= second.min() <= third.min()
+
+
+@given(shared_items(), st.integers(0, 3))
+def test_a_random_split_takes_a_fifth_of_each_user_and_a_tenth_of_the_rest(example, seed):
+    pairs, n_users = example
+    train, valid, test = random_split(pairs, n_users, seed=seed)
+    for user, size in enumerate(np.bincount(pairs.user, minlength=n_users)):
+        tested = max(1, int(0.2 * size + 0.5)) if size >= 3 else 0
+        chosen = max(1, int(0.1 * (size - tested) + 0.5)) if size - tested >= 3 else 0
+        found = [int((part.user == user).sum()) for part in (train, valid, test)]
+        assert found == [size - tested - chosen, chosen, tested]
+
+
+def test_a_random_split_prefers_no_place_in_the_file():
+    n_users, each = 2000, 10
+    user, item = np.divmod(np.arange(n_users * each), each)
+    train, valid, test = random_split(Pairs(user, item), n_users)
+    for part, share in ((train, 0.7), (valid, 0.1), (test, 0.2)):
+        expected = np.full(each, n_users * share)
+        assert chisquare(np.bincount(part.item, minlength=each), expected).pvalue > 1e-3
 
 
 def test_equal_times_are_parted_by_the_seed_and_not_by_their_order():

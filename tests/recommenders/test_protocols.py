@@ -80,7 +80,7 @@ TIMED = replace(
 )
 
 
-@pytest.mark.parametrize("name", ["cold-items", "temporal", "leave-one-out"])
+@pytest.mark.parametrize("name", ["random", "cold-items", "temporal", "leave-one-out"])
 def test_another_split_divides_all_interactions_anew(name):
     split = split_interactions(TIMED, "honest", split=name)
     train, valid, test = (pairs_of(sets) for sets in split.parts().values())
@@ -130,6 +130,7 @@ def test_unknown_users_to_judge_are_refused(ids, what):
         ("honest", "temporal", "have no timestamps"),
         ("paper", "cold-items", "not on split cold-items"),
         ("paper", "leave-one-out", "not on split leave-one-out"),
+        ("paper", "random", "not on split random"),
     ],
 )
 def test_splits_that_make_no_sense_are_refused(protocol, split, what):

@@ -174,7 +174,7 @@ def test_backbones_that_can_not_score_cold_items_are_refused(train):
         train("vbpr", "cold-items", features=None)
     with pytest.raises(DatasetError, match="have no timestamps"):
         train("bpr", "temporal")
-    with pytest.raises(DatasetError, match="split 'cold': is unknown; choose given or cold-items"):
+    with pytest.raises(DatasetError, match="split 'cold': is unknown; choose given or random or"):
         train("bpr", "cold")
     with pytest.raises(DatasetError, match="protocol 'honset': is unknown; choose honest or paper"):
         train("bpr", protocol="honset")
