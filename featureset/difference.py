@@ -121,7 +121,7 @@ def _compare(
         lost += int((had & ~has).sum())
         both = had & has
         first, second = rows[both].astype(np.float64), others[both].astype(np.float64)
-        off = np.abs(second - first).max(axis=1, initial=0) > rounding
+        off = ~(np.abs(second - first).max(axis=1, initial=0) <= rounding)  # NaN is off, too
         cosines = np.where(off, _cosines(first, second), 1)
         compared += len(cosines)
         sum_of_cosines += float(cosines.sum())

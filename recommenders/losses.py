@@ -40,7 +40,7 @@ def bpr_opt(users: Tensor, items: Tensor, weight: float) -> tuple[Tensor, Tensor
 def squared_norm(*tables: Tensor) -> Tensor:
     """Half the sum of squares of the batch's rows, per interaction: 1/(2B) sum ||x||^2.
 
-    The penalty of LightGCN's and NGCF's code.
+    The penalty of LightGCN's and DGCF's code.
 
     Args:
         tables: rows (B, d) of the users first, then any others.

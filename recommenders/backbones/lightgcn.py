@@ -19,7 +19,8 @@ from sgfd.settings import CHECKED, Count, NotNegative, Range
 
 @dataclass(frozen=True, config=CHECKED)
 class LightGCNSettings(BackboneSettings):
-    """Settings of LightGCN; defaults of the paper's section 4.1.2."""
+    """Settings of LightGCN; defaults of the paper's section 4.1.2, but for the batch: its code's
+    2048 (the paper: 1024)."""
 
     patience: Count = 50
     """Stop after so many epochs without a better Recall@20 (50 in the paper, as in NGCF's)."""

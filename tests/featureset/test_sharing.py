@@ -556,6 +556,18 @@ def test_two_pulls_at_once_do_not_mix(sets, tmp_path):
     assert content(load(root / "office@latest").path) == content(sets[0].path)
 
 
+@pytest.mark.parametrize("plant", [Path.symlink_to, Path.hardlink_to])
+def test_a_planted_link_is_not_written_through(sets, tmp_path, plant):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    left = partial_of(tmp_path / "shared", sets[0])
+    left.mkdir(parents=True)
+    plant(left / "features.parquet", victim)
+    push(sets[0], str(tmp_path / "shared" / "office"))
+    assert victim.read_text() == "mine" and victim.stat().st_mode & 0o200
+    assert not [*left.parent.parent.glob(".*partial")]
+
+
 def test_an_interrupted_pull_leaves_what_it_has_and_goes_on(sets, tmp_path):
     push(sets[0], str(tmp_path / "office"))
     root = tmp_path / "artifacts"
