@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES, Rows
+from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.reading import FeatureSet
 
 SAME_ROW = 1e-4  # difference, in units of a modality's root mean square entry, that is rounding
@@ -78,7 +79,7 @@ def diff(old: FeatureSet, new: FeatureSet) -> Difference:
     training uses by default.
 
     Raises:
-        FeatureSetError: a set can't be read.
+        FeatureSetError: a set can't be read, or has rows that are not finite.
     """
     places = pd.Index(new.item_ids).get_indexer(pd.Index(old.item_ids)).astype(np.int64)
     stayed = np.flatnonzero(places >= 0)
@@ -121,7 +122,9 @@ def _compare(
         lost += int((had & ~has).sum())
         both = had & has
         first, second = rows[both].astype(np.float64), others[both].astype(np.float64)
-        off = ~(np.abs(second - first).max(axis=1, initial=0) <= rounding)  # NaN is off, too
+        _refuse_not_finite(old, name, first)
+        _refuse_not_finite(new, name, second)
+        off = np.abs(second - first).max(axis=1, initial=0) > rounding
         cosines = np.where(off, _cosines(first, second), 1)
         compared += len(cosines)
         sum_of_cosines += float(cosines.sum())
@@ -182,6 +185,15 @@ def _root_mean_square(rows: Rows) -> float:
         total += float(np.nansum(block * block))
         count += int((~np.isnan(block)).sum())
     return (total / count) ** 0.5 if count else 0.0
+
+
+def _refuse_not_finite(opened: FeatureSet, name: str, rows: NDArray[np.float64]) -> None:
+    """Raises FeatureSetError: a row that is there is not finite."""
+    if not np.isfinite(rows).all():
+        file = next(each.file for each in opened.manifest.modalities if each.name == name)
+        raise FeatureSetError(
+            opened.path / file, "has rows that are not finite", "get the set again"
+        )
 
 
 def _step(rows: Rows) -> int:

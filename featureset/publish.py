@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from sgfd.featureset.errors import FeatureSetError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+LOCK = "lock"  # the file by which a process has a folder
 MOST_ATTEMPTS = 100  # to lock a folder that others make and remove meanwhile
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -96,7 +98,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def lock_folder(folder: Path) -> int | None:
-    """Make a folder and lock the file `lock` in it, as `try_lock` does.
+    """Make a folder and lock the file `LOCK` in it, as `try_lock` does.
 
     Its holder may remove the folder before it lets go.
 
@@ -107,13 +109,13 @@ def lock_folder(folder: Path) -> int | None:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = try_lock(folder / "lock")
+            lock = try_lock(folder / LOCK)
         except FileNotFoundError:
             attempts += 1
             if attempts == MOST_ATTEMPTS:
                 raise  # it can't be made at all
             continue  # its holder removed the folder between our two calls
-        if lock is None or _is_at(lock, folder / "lock"):
+        if lock is None or _is_at(lock, folder / LOCK):
             return lock
         os.close(lock)
 
@@ -129,6 +131,8 @@ def partial_folder(target: Path) -> Iterator[Path]:
     """
     partial = target.with_name(f".{target.name}.partial")
     try:
+        if partial.is_symlink():
+            partial.unlink()
         lock = lock_folder(partial)
     except OSError as error:
         raise unwritable(target.parent, error) from None
@@ -137,9 +141,25 @@ def partial_folder(target: Path) -> Iterator[Path]:
             target, "another process is writing it at this moment", "wait for it to end"
         )
     try:
+        _drop_links(partial)
         yield partial
     finally:
         os.close(lock)
+
+
+def _drop_links(partial: Path) -> None:
+    """Leave in it what a process of ours left: plain files, and folders of such.
+
+    Whoever else may write there could have put links, by which we would write elsewhere.
+    """
+    for pattern, may_be_folder in (("*", True), ("*/*", False)):
+        for path in list(partial.glob(pattern)):
+            state = path.lstat()
+            if stat.S_ISDIR(state.st_mode):
+                if not may_be_folder:
+                    shutil.rmtree(path)
+            elif path != partial / LOCK and (not stat.S_ISREG(state.st_mode) or state.st_nlink > 1):
+                path.unlink()
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

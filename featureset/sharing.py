@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import logging
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -295,7 +294,7 @@ def _land(
                 write_file(target / SIGNATURE, signature)
             return False
         result = partial / "result"
-        _leave_own_files(result)
+        result.mkdir(exist_ok=True)
         _receive_all(source, content.manifest, result, label, progress)
         write_file(result / MANIFEST, content.manifest_bytes)
         if content.signature is not None:
@@ -310,22 +309,6 @@ def _land(
         publish_folder(result, target)
         shutil.rmtree(partial)
         return True
-
-
-def _leave_own_files(result: Path) -> None:
-    """Make the folder, or leave in it what an earlier process received: plain files, its own.
-
-    Whoever else may write there could have put links, by which we would write elsewhere.
-    """
-    if result.is_symlink():
-        result.unlink()
-    result.mkdir(exist_ok=True)
-    for entry in result.iterdir():
-        state = entry.lstat()
-        if stat.S_ISDIR(state.st_mode):
-            shutil.rmtree(entry)
-        elif not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
-            entry.unlink()
 
 
 def _receive_all(

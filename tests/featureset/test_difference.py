@@ -6,6 +6,7 @@ import pytest
 
 from sgfd.featureset import (
     DatasetOrigin,
+    FeatureSetError,
     FeatureSetWriter,
     Fingerprints,
     Manifest,
@@ -53,6 +54,15 @@ def write(folder, ids, **rows):
 
 def frame(opened, name):
     return pd.DataFrame(np.asarray(opened.modalities[name], dtype=float), index=opened.item_ids)
+
+
+@pytest.mark.parametrize("which", ["old", "new"])
+def test_rows_that_are_not_finite_are_refused(rng, tmp_path, which):
+    rows, ids = rng.normal(size=(20, 5)), [f"i{n}" for n in range(20)]
+    old, new = (write(tmp_path / name, ids, text=rows) for name in ("old", "new"))
+    np.load(tmp_path / which / "text.npy", mmap_mode="r+")[4, 3] = np.nan
+    with pytest.raises(FeatureSetError, match=f"{which}/text.npy: has rows that are not finite"):
+        diff(old, new)
 
 
 def test_items_that_came_went_and_moved(rng, tmp_path):

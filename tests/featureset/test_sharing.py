@@ -568,6 +568,19 @@ def test_a_planted_link_is_not_written_through(sets, tmp_path, plant):
     assert not [*left.parent.parent.glob(".*partial")]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_planted_folder_is_not_written_into(sets, tmp_path, whole):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    left = partial_of(tmp_path / "shared", sets[0])
+    planted = left.parent if whole else left
+    planted.parent.mkdir(parents=True)
+    planted.symlink_to(elsewhere)
+    push(sets[0], str(tmp_path / "shared" / "office"))
+    assert not [*elsewhere.iterdir()]
+    assert verify(tmp_path / "shared" / "office@latest") == []
+
+
 def test_an_interrupted_pull_leaves_what_it_has_and_goes_on(sets, tmp_path):
     push(sets[0], str(tmp_path / "office"))
     root = tmp_path / "artifacts"

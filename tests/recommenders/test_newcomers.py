@@ -74,6 +74,15 @@ def test_a_list_is_no_longer_than_there_are_items(train, tmp_path):
             ask(run, "u1" if ask is recommenders.recommend else "i7", 0)
 
 
+def test_lists_are_not_written_through_a_planted_link(train, tmp_path):
+    victim, partial = tmp_path / "victim", tmp_path / ".all.parquet.partial"
+    victim.write_text("mine")
+    partial.mkdir()
+    (partial / "all.parquet").symlink_to(victim)
+    recommenders.write_recommendations(train("bpr", epochs=1), tmp_path / "all.parquet")
+    assert victim.read_text() == "mine" and not (tmp_path / "all.parquet").is_symlink()
+
+
 def test_numbers_and_lists_of_numpy_are_taken_and_others_refused(features, tmp_path):
     def train(**options):
         settings = find_backbone("vbpr").Settings(epochs=1)
