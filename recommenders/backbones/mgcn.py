@@ -51,7 +51,8 @@ class MGCN(Backbone):
         loss       BPR + contrast_weight * InfoNCE(e, c) on users and on items + L2 (eq. 18 to 20)
 
     An item that lacks a modality has c_m of its neighbours by none: 0. With one modality c is c_m,
-    without features what remains is LightGCN with two rounds. Neighbours weigh the same here.
+    without features what remains is LightGCN with two rounds. Neighbours weigh the same here,
+    and an item is not among its own (in the authors' code it is).
     """
 
     Settings: ClassVar[type[BackboneSettings]] = MGCNSettings
