@@ -26,13 +26,16 @@ class ItemGraph:
 
 
 def nearest_edges(
-    modality: ModalityFeatures, inputs: Inputs, k: int
+    modality: ModalityFeatures, inputs: Inputs, k: int, itself: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each item's k nearest others by the cosine of one modality, exact.
 
     Only items with training interactions are anybody's neighbours: the vectors of the others
     never learn what they stand for. Items that lack the modality have no neighbours and are
     nobody's, nor are those whose row is 0: they are as far from each as from any other.
+
+    Args:
+        itself: an item may be among its own k.
 
     Returns:
         Items (E,), their neighbours (E,) and the cosines (E,).
@@ -44,15 +47,13 @@ def nearest_edges(
     unit = functional.normalize(modality.values, dim=1).cpu().numpy()
     place = np.full(inputs.n_items, -1)
     place[answering] = np.arange(len(answering))
-    itself = place[asking]
-    has_self = itself >= 0
-    own = ItemSets.from_pairs(
-        np.flatnonzero(has_self), itself[has_self], len(asking), max(len(answering), 1)
-    )
+    own = place[asking]
+    left_out = np.flatnonzero(own >= 0) if not itself else np.empty(0, np.int64)
+    others = ItemSets.from_pairs(left_out, own[left_out], len(asking), max(len(answering), 1))
     found = np.full((len(asking), k), -1)
     cosines = np.zeros((len(asking), k), dtype=np.float32)
     if len(answering):
-        found, cosines = top_k(unit[asking], unit[answering], k, own)
+        found, cosines = top_k(unit[asking], unit[answering], k, others)
     row, column = np.nonzero(found >= 0)
     edges = asking[row], answering[found[row, column]], cosines[row, column]
     items, neighbours, weight = (torch.from_numpy(np.asarray(part)) for part in edges)
@@ -73,3 +74,15 @@ def mean_of_nearest(modalities: Sequence[ModalityFeatures], inputs: Inputs, k: i
         columns.append(neighbours)
         weights.append(1 / degree[items])
     return ItemGraph(torch.cat(rows), torch.cat(columns), torch.cat(weights), inputs.n_items)
+
+
+def affinity_of_nearest(modality: ModalityFeatures, inputs: Inputs, k: int) -> ItemGraph:
+    """S = D^-1/2 A D^-1/2, A each item's k largest cosines, its own 1 among them, D A's row sums.
+
+    MGCN's item-item view. A cosine below 0 counts 0, for a sum must not be below it.
+    """
+    items, neighbours, cosines = nearest_edges(modality, inputs, k, itself=True)
+    affinity = cosines.clamp_min(0.0)
+    degree = affinity.new_zeros(inputs.n_items).index_add(0, items, affinity)
+    scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
+    return ItemGraph(items, neighbours, affinity * scale[items] * scale[neighbours], inputs.n_items)

@@ -1,7 +1,7 @@
 """MGCN: features purified by behaviour, fused by what the user's behaviour prefers.
 
 Yu, Tan, Lu, Bao: Multi-View Graph Convolutional Network for Multimedia Recommendation, MM 2023,
-arXiv 2308.03588. Equation numbers refer to that paper.
+arXiv 2308.03588. The parts are named as there.
 """
 
 from typing import Annotated, ClassVar
@@ -14,7 +14,7 @@ from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import own_among_others, ranking_loss, squared_norm
-from sgfd.recommenders.neighbours import mean_of_nearest
+from sgfd.recommenders.neighbours import affinity_of_nearest
 from sgfd.recommenders.rows import rows_of
 from sgfd.recommenders.unit import unit_rows
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range
@@ -29,30 +29,30 @@ class MGCNSettings(BackboneSettings):
     layers: Annotated[Count, Range(1, 4)] = 2
     """Rounds of propagation on the user-item graph."""
     neighbours: Count = 10
-    """Nearest items by feature that each item is joined to."""
+    """Nearest items by feature that each item is joined to, itself among them."""
     contrast_weight: Annotated[NotNegative, Range(1e-3, 1.0, log=True, features=True)] = 1e-2
-    """Weight of the contrast of behaviour and content (lambda_C of eq. 20)."""
+    """Weight of the contrast of behaviour and content (lambda_C)."""
     temperature: Annotated[Positive, Range(0.1, 1.0, log=True, features=True)] = 0.2
-    """Temperature of that contrast (tau of eq. 19)."""
+    """Temperature of that contrast (tau)."""
     regularization: Annotated[NotNegative, Range(1e-6, 1e-2, log=True)] = 1e-4
-    """Weight of the squared embeddings of the batch (lambda_E of eq. 20)."""
+    """Weight of the squared embeddings of the batch (lambda_E)."""
 
 
 class MGCN(Backbone):
     """score(u, i) = (e_u + c_u) . (e_i + c_i), e by behaviour and c by content.
 
-        purifier   p_im = x_i * sigmoid(V_m (W_m z_im)), x the item's embedding (eq. 1, 2)
-        behaviour  e = mean of rounds 0..layers of x on the user-item graph (eq. 3, 4)
-        content    c_im = mean of p_jm over the nearest j; users: their items' c, normalised
-                   as in the user-item graph (eq. 5, 6)
+        purifier   p_im = x_i * sigmoid(V_m (W_m z_im)), x the item's embedding
+        behaviour  e = mean of rounds 0..layers of x on the user-item graph
+        content    c_im = sum of S_ij p_jm over the nearest j, i itself among them, S their cosines
+                   normalised by both degrees; users: their items' c, normalised as in the
+                   user-item graph
         fuser      shared c_s = sum_m softmax_m(q . tanh(Q c_m)) c_m; what is special to m,
                    c_m - c_s, counts by the preference sigmoid(P_m e):
-                   c = c_s + mean_m (c_m - c_s) * sigmoid(P_m e) (eq. 7 to 13)
-        loss       BPR + contrast_weight * InfoNCE(e, c) on users and on items + L2 (eq. 18 to 20)
+                   c = c_s + mean_m (c_m - c_s) * sigmoid(P_m e)
+        loss       BPR + contrast_weight * InfoNCE(e, c) on users and on items + L2
 
     An item that lacks a modality has c_m of its neighbours by none: 0. With one modality c is c_m,
-    without features what remains is LightGCN with two rounds. Neighbours weigh the same here,
-    and an item is not among its own (in the authors' code it is).
+    without features what remains is LightGCN with two rounds.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = MGCNSettings
@@ -66,7 +66,7 @@ class MGCN(Backbone):
         self.features = list(inputs.features.values())
         self.graph = BipartiteGraph(inputs)
         self.item_graphs = [
-            mean_of_nearest([m], inputs, settings.neighbours) for m in self.features
+            affinity_of_nearest(m, inputs, settings.neighbours) for m in self.features
         ]
         self.users = nn.Embedding(inputs.n_users, d)
         self.items = nn.Embedding(inputs.n_items, d)
@@ -79,7 +79,7 @@ class MGCN(Backbone):
             self.query = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, 1, bias=False))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """BPR, the contrast of the two views of the batch's users and items, L2 (eq. 18 to 20)."""
+        """BPR, the contrast of the two views of the batch's users and items, L2."""
         behaviour, content = self.views()
         users, items = (b + c for b, c in zip(behaviour, content, strict=True))
         candidates = batch.candidates

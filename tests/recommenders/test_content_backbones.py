@@ -33,12 +33,13 @@ def batch(inputs):
     return Batch(inputs.users[:20], inputs.items[:20], negatives)
 
 
-def nearest_by_hand(modality, inputs, k):
-    """For each item its k nearest warm others as (place, cosine), by a loop."""
+def nearest_by_hand(modality, inputs, k, itself=False):
+    """For each item its k nearest warm items as (place, cosine), by a loop."""
     warm = {int(i) for i in inputs.items}
     found = {}
     for i in range(inputs.n_items):
-        others = [j for j in warm if j != i and modality.present[i] and modality.present[j]]
+        asked = warm if itself else warm - {i}
+        others = [j for j in asked if modality.present[i] and modality.present[j]]
         cosines = [
             functional.cosine_similarity(modality.values[i], modality.values[j], dim=0).item()
             for j in others
@@ -54,6 +55,17 @@ def mean_matrix(modality, inputs, k):
         for j, _ in near:
             matrix[i, j] = 1 / len(near)
     return matrix
+
+
+def affinity_matrix(modality, inputs, k):
+    """D^-1/2 A D^-1/2 of the cosines above 0 of each item's k nearest, its own among them."""
+    affinity = torch.zeros(inputs.n_items, inputs.n_items)
+    for i, near in nearest_by_hand(modality, inputs, k, itself=True).items():
+        for j, cosine in near:
+            affinity[i, j] = max(cosine, 0.0)
+    degree = affinity.sum(dim=1)
+    root = torch.diag(torch.where(degree > 0, degree, torch.inf) ** -0.5)
+    return root @ affinity @ root
 
 
 def rounds(graph, users, items, count):
@@ -194,7 +206,7 @@ def test_mgcn_is_its_formula(inputs, batch, dense_graph):
     item_parts, user_parts = [], []
     for m, inward, gate in zip(inputs.features.values(), model.inward, model.gates, strict=True):
         purified = x * torch.sigmoid(gate(inward(m.values))) * m.present[:, None]
-        item_parts.append(mean_matrix(m, inputs, 2) @ purified)
+        item_parts.append(affinity_matrix(m, inputs, 2) @ purified)
         user_parts.append(dense_graph[:12, 12:] @ item_parts[-1])
 
     def fuse(e, parts):
