@@ -62,7 +62,7 @@ class CLCRec(Trainable):
     """Embeddings of users and items, and the encoder f from D to d by one hidden layer.
 
     g(u, j) = exp(p_u . h_j / T) with h_j = z_j or, for a share of the items drawn anew each step,
-    f(x_j); c(i, j) = exp(cos(f(x_i), z_j) / T). With an interaction (u, i) and negatives j,
+    f(x_j); c(i, j) = exp(cos(z_i, f(x_j)) / T). With an interaction (u, i) and negatives j,
 
         L_UI = - log g(u, i) / (g(u, i) + sum_j g(u, j)),
         L_RE = - log c(i, i) / (c(i, i) + sum_j c(i, j)),
@@ -93,11 +93,12 @@ class CLCRec(Trainable):
         encoded, at = self.encoder(batch.rows), batch.positive
         by_content = torch.rand(len(item), 1).to(item.device) < settings.content_share
         hybrid = torch.where(by_content, encoded, item)
-        # `encoded[at]` would add the gradients of an item's rows in an order that threads decide.
-        unit_content = functional.normalize(encoded.index_select(0, at), dim=1)
+        # `item[at]` would add the gradients of an item's rows in an order that threads decide.
+        own = item.index_select(0, at)
         nearness = {
             "user_item": user @ hybrid.T,
-            "content_embedding": unit_content @ functional.normalize(item, dim=1).T,
+            "content_embedding": functional.normalize(own, dim=1)
+            @ functional.normalize(encoded, dim=1).T,
         }
         parts = {
             name: functional.cross_entropy(
@@ -105,7 +106,7 @@ class CLCRec(Trainable):
             )
             for name, scores in nearness.items()
         }
-        penalty = (user.square().sum() + item.index_select(0, at).square().sum()) / len(user)
+        penalty = (user.square().sum() + own.square().sum()) / len(user)
         return {
             "user_item": (1 - settings.alignment_weight) * parts["user_item"],
             "content_embedding": settings.alignment_weight * parts["content_embedding"],

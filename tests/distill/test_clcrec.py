@@ -29,7 +29,7 @@ def test_loss_is_that_of_the_formula(rng):
         allowed = ~excluded[k].numpy()
         g = np.exp(z @ p[k] / 0.5)
         user_item.append(-np.log(g[own] / g[allowed].sum()))
-        cosine = z @ f[own] / np.linalg.norm(z, axis=1) / np.linalg.norm(f[own])
+        cosine = f @ z[own] / np.linalg.norm(f, axis=1) / np.linalg.norm(z[own])
         c = np.exp(cosine / 0.5)
         aligned.append(-np.log(c[own] / c[allowed].sum()))
     parts = {name: part.item() for name, part in model.loss(batch).items()}
