@@ -1,5 +1,6 @@
 """`pipeline data`: look at data sets and check them."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,19 @@ def data_show(dataset: str, data_root: Path | None, as_json: bool) -> None:
     present(shown, as_json, human)
 
 
-@data.command("check")
+@data.command("check", short_help="Name every problem of a data set.")
 @click.argument("dataset")
 @data_root_option
 @json_option
 def data_check(dataset: str, data_root: Path | None, as_json: bool) -> int:
-    """Name every problem of a data set: where it is and what to do. Exit code 2 if any."""
+    """Name every problem of a data set: where it is and what to do.
+
+    An error keeps it from being loaded: exit code 2. A warning says what is passed over.
+    """
     from sgfd.dataset import check_dataset
 
     problems = check_dataset(dataset, data_root)
+    kinds = Counter(problem.severity for problem in problems)
     rows = [
         {"severity": p.severity, "where": p.where, "what": p.what, "remedy": p.remedy}
         for p in problems
@@ -92,9 +97,8 @@ def data_check(dataset: str, data_root: Path | None, as_json: bool) -> int:
     def human() -> None:
         for problem in problems:
             click.echo(f"{problem.severity}: {problem_line(problem)}", err=True)
-        click.echo(
-            f"{dataset}: " + (counted(len(problems), "problem") if problems else "no problems")
-        )
+        found = [counted(kinds[kind], kind) for kind in ("error", "warning") if kinds[kind]]
+        click.echo(f"{dataset}: {', '.join(found) or 'no problems'}")
 
     present({"dataset": dataset, "problems": rows}, as_json, human)
-    return 2 if problems else 0
+    return 2 if kinds["error"] else 0

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgfd.dataset.errors import DatasetError
+from sgfd.dataset.problems import places
 from sgfd.dataset.vocabulary import Vocabulary
 
 BLOCK_ROWS = 8192
+OUTLYING = 100  # times as long as the median row
 _MODALITY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,99}")
 _TAKEN_NAMES = ("item_id", "item_index", "label")  # columns that a feature set's table has anyway
 
@@ -149,15 +151,66 @@ class Feature:
         Raises:
             DatasetError: a row is NaN in part, or infinite.
         """
-        present = np.empty(self.shape[0], dtype=bool)
+        return ~np.isnan(self._squared_norms)
+
+    @cached_property
+    def outlying(self) -> NDArray[np.int64]:
+        """Rows over 100 times as long as the median of those that are not 0, ascending.
+
+        One such row can outweigh all others in a column's variance.
+
+        Raises:
+            DatasetError: a row is NaN in part, or infinite.
+        """
+        norms = np.sqrt(self._squared_norms)
+        some = norms[norms > 0]
+        return np.flatnonzero(norms > OUTLYING * np.median(some)) if len(some) else np.arange(0)
+
+    @cached_property
+    def _squared_norms(self) -> NDArray[np.float32]:
+        """Of each row, (n_items,), NaN where it is lacking."""
+        norms = np.empty(self.shape[0], dtype=np.float32)
         for start, block in self.blocks():
-            rows = present[start : start + len(block)]
+            rows = norms[start : start + len(block)]
             # A sum is finite unless an entry is not (or the sum overflows: then look closer).
             with np.errstate(over="ignore", invalid="ignore"):
-                rows[:] = np.isfinite(block.sum(axis=1))
-            for row in np.flatnonzero(~rows):
-                rows[row] = self._is_present(start + int(row), block[row])
-        return present
+                np.einsum("bd,bd->b", block, block, out=rows)
+            odd = np.flatnonzero(~np.isfinite(rows))
+            self._refuse_broken(start + odd, block[odd])
+            rows[odd] = np.where(np.isnan(block[odd, 0]), np.nan, np.inf)
+        return norms
+
+    def oddities(self) -> Iterator[tuple[str, str]]:
+        """What can be used and is hardly meant, and what to do.
+
+        Raises:
+            DatasetError: a row is NaN in part, or infinite.
+        """
+        if not self._tells_items_apart():
+            every = (
+                "holds no number but 0"
+                if not self._squared_norms.any()
+                else "has one row, again and again"
+            )
+            yield every, "export it again, or remove it"
+        if len(rows := self.outlying):
+            verb = "are" if len(rows) > 1 else "is"
+            yield (
+                f"{places(rows, 0)} {verb} over {OUTLYING} times as long as the median row, and "
+                "left out of the columns' mean and scale",
+                "correct what is wrong there, or make it all NaN (the item lacks it)",
+            )
+
+    def _tells_items_apart(self) -> bool:
+        """Whether two rows differ, of those that are there; true of fewer than two."""
+        first = None
+        for start, block in self.blocks():
+            there = block[self.present[start : start + len(block)]]
+            if first is None and len(there):
+                first = there[:1].copy()
+            if first is not None and (there != first).any():
+                return True
+        return int(self.present.sum()) < 2
 
     def broken_rows(self) -> dict[str, list[int]]:
         """All rows that `present` would refuse: `NaN in part` and `infinite`."""
@@ -174,15 +227,19 @@ class Feature:
         """Share of the items that have the modality."""
         return float(self.present.mean()) if len(self.present) else 0.0
 
-    def _is_present(self, row: int, values: NDArray[np.float32]) -> bool:
-        if np.isinf(values).any():
+    def _refuse_broken(self, index: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        infinite = np.isinf(values).any(axis=1)
+        if infinite.any():
+            row = index[infinite.argmax()]
             raise DatasetError(self.source, f"row {row} is infinite", "give finite numbers")
         nan = np.isnan(values)
-        if nan.any() and not nan.all():
+        in_part = nan.any(axis=1) & ~nan.all(axis=1)
+        if in_part.any():
             raise DatasetError(
-                self.source, f"row {row} is NaN in part", "make the row all NaN or all numbers"
+                self.source,
+                f"row {index[in_part.argmax()]} is NaN in part",
+                "make the row all NaN or all numbers",
             )
-        return not nan.any()
 
     @cached_property
     def _rows(self) -> StoredRows:

@@ -52,12 +52,12 @@ def _check_forms(what: str, ids: Vocabulary, folder: Path, problems: Problems) -
 def _check_feature(feature: Feature, problems: Problems) -> None:
     try:
         broken = feature.broken_rows()
-        says_nothing = not any(np.nan_to_num(block).any() for _, block in feature.blocks())
+        oddities = [] if any(broken.values()) else list(feature.oddities())
     except DatasetError as error:
         problems.error(error.where, error.what, error.remedy)
         return
-    if says_nothing:
-        problems.warning(feature.source, "holds no number but 0", "export it again, or remove it")
+    for what, remedy in oddities:
+        problems.warning(feature.source, what, remedy)
     if not is_modality_name(feature.name):
         problems.warning(
             feature.source,

@@ -442,6 +442,8 @@ def _check_modalities(catalog: ItemCatalog) -> None:
             raise DistillError(
                 feature.source, f"no item has the modality {name}", "remove the file"
             )
+        for what, remedy in feature.oddities():
+            logger.warning("%s: %s; %s", feature.source, what, remedy)
 
 
 def _check_compressed_names(catalog: ItemCatalog, compress: Sequence[str]) -> None:

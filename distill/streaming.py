@@ -30,13 +30,13 @@ def column_statistics(feature: Feature, block_rows: int | None = None) -> Standa
 
     Blocks are joined by the update of Chan, Golub and LeVeque (1979), which subtracts means from
     means and never a square from a square: a large offset costs no digits. Constant columns (up
-    to the rounding of float32) get scale 1.
+    to the rounding of float32) get scale 1. Rows that outlie all others have no part in it.
     """
     count = 0
     mean = np.zeros(feature.dimension)
     squares = np.zeros(feature.dimension)  # sum of squared differences from the mean
-    for _, stored in feature.blocks(block_rows or max(1, BLOCK_VALUES // feature.dimension)):
-        block = stored[~np.isnan(stored[:, 0])].astype(np.float64)
+    for stored in _ordinary_blocks(feature, block_rows):
+        block = stored.astype(np.float64)
         if not len(block):
             continue
         block_mean = block.mean(axis=0)
@@ -50,6 +50,16 @@ def column_statistics(feature: Feature, block_rows: int | None = None) -> Standa
     noise = np.maximum(1e-8 * np.abs(mean), np.finfo(np.float32).tiny)
     scale = np.where(deviation > noise, deviation, 1.0)
     return Standardisation(mean.astype(np.float32), scale.astype(np.float32))
+
+
+def _ordinary_blocks(
+    feature: Feature, block_rows: int | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """The rows that are there, without those that outlie all others, block by block."""
+    ordinary = feature.present.copy()
+    ordinary[feature.outlying] = False
+    for start, stored in feature.blocks(block_rows or max(1, BLOCK_VALUES // feature.dimension)):
+        yield stored[ordinary[start : start + len(stored)]]
 
 
 class Standardiser:
@@ -76,19 +86,20 @@ def covariance(feature: Feature, columns: Standardisation, device: torch.device)
     """Covariance of (x - columns.mean) / columns.scale by one pass, in double precision.
 
     1/n sum_i x_i x_i^T - m m^T with the mean m of the standardised rows. As m is next to 0 (the
-    rounding of the mean in float32), the difference costs no digits.
+    rounding of the mean in float32), the difference costs no digits. Of the same rows as the
+    statistics of the columns.
     """
     mean = torch.from_numpy(columns.mean).to(device).double()
     scale = torch.from_numpy(columns.scale).to(device).double()
     count, sums, products = 0, torch.zeros_like(mean), torch.diag(torch.zeros_like(mean))
-    with progress(feature.shape[0], f"covariance of {feature.name}") as advance:
-        for _, stored in feature.blocks(max(1, BLOCK_VALUES // feature.dimension)):
-            rows = torch.from_numpy(stored[~np.isnan(stored[:, 0])]).to(device).double()
+    with progress(int(feature.present.sum()), f"covariance of {feature.name}") as advance:
+        for block in _ordinary_blocks(feature):
+            rows = torch.from_numpy(block).to(device).double()
             rows = (rows - mean) / scale
             sums += rows.sum(dim=0)
             products.addmm_(rows.T, rows)
             count += len(rows)
-            advance(len(stored))
+            advance(len(block))
     sums /= max(count, 1)
     return Covariance(sums, products / max(count, 1) - torch.outer(sums, sums))
 

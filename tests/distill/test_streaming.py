@@ -14,6 +14,7 @@ from sgfd.distill.streaming import (
     Standardisation,
     a_core_for_writing,
     column_statistics,
+    covariance,
 )
 
 
@@ -54,6 +55,25 @@ def test_items_that_lack_the_modality_do_not_count(rng):
     with_gaps = column_statistics(Feature.from_array("x", values), 7)
     np.testing.assert_allclose(with_gaps.mean, full.mean, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(with_gaps.scale, full.scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e6, 1e25])
+def test_rows_that_outlie_all_others_do_not_count(rng, factor):
+    values = rng.normal(size=(40, 3)).astype(np.float32)
+    rest = column_statistics(Feature.from_array("x", values[2:]))
+    values[:2] *= factor
+    values[5] = np.nan
+    feature = Feature.from_array("x", values)
+    assert feature.outlying.tolist() == [0, 1]
+    assert feature.present.sum() == 39
+    got = column_statistics(feature, 7)
+    there = np.delete(values, [0, 1, 5], axis=0).astype(np.float64)
+    np.testing.assert_allclose(got.mean, there.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got.scale, there.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(got.scale, rest.scale, rtol=0.2)
+    device = torch.device("cpu")
+    expected = np.cov((there - got.mean) / got.scale, rowvar=False, bias=True)
+    np.testing.assert_allclose(covariance(feature, got, device).matrix, expected, atol=1e-6)
 
 
 @given(offset=st.sampled_from([0, 1, 15, 17, 1e3, 1e6]), seed=st.integers(0, 999))

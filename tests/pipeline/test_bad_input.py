@@ -140,7 +140,7 @@ def test_it_is_refused_in_one_line_and_nothing_is_written(pipeline, tmp_path, ki
 def test_a_broken_data_set_is_refused_and_checked(pipeline, tmp_path):
     folder = tmp_path / "data" / "shop"
     folder.mkdir(parents=True)
-    np.save(folder / "FeatureImage_normal.npy", np.ones((3, 4), np.float32))
+    np.save(folder / "FeatureImage_normal.npy", np.eye(3, 4, dtype=np.float32))
     np.save(folder / "MetaData_normal.npy", np.array([0, 1]))
     done = pipeline("distill", "--dataset", "shop")
     assert (done.code, done.err.count("\n")) == (2, 1)
@@ -148,8 +148,21 @@ def test_a_broken_data_set_is_refused_and_checked(pipeline, tmp_path):
     checked = pipeline("data", "check", "shop")
     assert checked.code == 2
     assert "MetaData_normal.npy" in checked.err
-    assert checked.out == "shop: 1 problem\n"
+    assert checked.out == "shop: 1 error\n"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_is_odd_alone_is_told_and_used(pipeline, tmp_path):
+    folder = tmp_path / "data" / "shop"
+    folder.mkdir(parents=True)
+    np.save(folder / "FeatureImage_normal.npy", np.ones((3, 4), np.float32))
+    np.save(folder / "MetaData_normal.npy", np.array([0, 1, 1]))
+    checked = pipeline("data", "check", "shop")
+    assert (checked.code, checked.out) == (0, "shop: 1 warning\n")
+    told = "FeatureImage_normal.npy: has one row, again and again; export it again, or remove it"
+    assert told in checked.err
+    done = pipeline("distill", "--dataset", "shop", "--method", "standard")
+    assert done.code == 0 and told in done.err
 
 
 def test_an_existing_result_is_kept(pipeline, tmp_path):
