@@ -45,6 +45,14 @@ class FusedRows:
         ]
         self.widths = [feature.dimension for feature in features.values()]
 
+    def with_columns_as_they_are(self) -> "FusedRows":
+        """The same of features that are not standardised, each at unit norm."""
+        columns = {
+            name: Standardisation(np.zeros(d, np.float32), np.ones(d, np.float32))
+            for name, d in zip(self.features, self.widths, strict=True)
+        }
+        return FusedRows(self.features, columns, self.device)
+
     @property
     def width(self) -> int:
         return sum(self.widths)

@@ -1,5 +1,6 @@
 """How well items are found that the training never saw, as if they were new."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,11 @@ from torch.nn import functional
 from sgfd.distill.fused import FusedRows, linear_map
 from sgfd.distill.pairs import TrainingPairs, narrowed
 
+logger = logging.getLogger("sgfd")
+
 CUTOFF = 20
 MOST_USERS = 2000
+STANDARD_ERRORS = 2  # over the users, that a difference must exceed to be told of
 MOST_CANDIDATES = 4096  # whose vectors, generic ones too, are held at a time
 
 Indices = NDArray[np.int64]
@@ -55,9 +59,13 @@ class HeldOutItems:
         known_items, known = narrowed(train.matrix[users])
         return cls(known_items, known, rest.items, rest.matrix[users][:, rest.items])
 
-    @torch.inference_mode()
     def recall(self, vectors: Vectors) -> float:
-        """Recall@20 of nearest neighbour among the held-out items, mean over the users.
+        """Recall@20 of nearest neighbour among the held-out items, mean over the users."""
+        return float(self.recalls(vectors).mean())
+
+    @torch.inference_mode()
+    def recalls(self, vectors: Vectors) -> Tensor:
+        """The same of each user, (q,).
 
         A user is the mean of his known items' vectors at unit norm; nearness is the cosine.
         """
@@ -71,7 +79,7 @@ class HeldOutItems:
             hits = torch.cat([hits, torch.from_numpy(self.wanted[:, block].toarray())], dim=1)
             best, places = best.topk(min(CUTOFF, best.shape[1]), dim=1)
             hits = hits.gather(1, places)
-        return float((hits.sum(dim=1) / torch.from_numpy(self.wanted.sum(axis=1))).mean())
+        return hits.sum(dim=1) / torch.from_numpy(self.wanted.sum(axis=1))
 
 
 def held_out_figures(
@@ -84,18 +92,38 @@ def held_out_figures(
     """Fit without a share of the items, and look for them as if they were new.
 
     `held_out_recall@20` is that of nearest neighbour among the held-out items: by the generic
-    features (fused) and by each map (d, D) that `fit` makes of the pairs that are left. Nothing is
-    chosen by it: on so few items it differs more by chance than by settings. None at all where no
-    user has items on both sides, or nothing is left to guide.
+    features (fused), by the same with their columns as they are (`raw`), and by each map (d, D)
+    that `fit` makes of the pairs that are left. Nothing is chosen by it: on so few items it differs
+    more by chance than by settings. None at all where no user has items on both sides, or nothing
+    is left to guide.
     """
     held_out = hold_items_out(pairs, share, seed)
     judge, left = HeldOutItems.of(pairs, held_out), pairs.without(held_out)
     if judge is None or not guides(rows, left):
         return {}
-    recall = {"generic": judge.recall(rows.read_all)}
+    recalls = {
+        "generic": judge.recalls(rows.read_all),
+        "raw": judge.recalls(rows.with_columns_as_they_are().read_all),
+    }
     for kind, weight in fit(left).items():
-        recall[kind] = judge.recall(partial(rows.read_all, then=linear_map(weight)))
-    return {"held_out_recall@20": recall}
+        recalls[kind] = judge.recalls(partial(rows.read_all, then=linear_map(weight)))
+    _say_if_lost(recalls)
+    return {"held_out_recall@20": {kind: float(each.mean()) for kind, each in recalls.items()}}
+
+
+def _say_if_lost(recalls: dict[str, Tensor]) -> None:
+    """Warn where what was made, the last of these, finds less than what it was made of."""
+    *_, own = recalls.values()
+    for kind, method in (("generic", "standard"), ("raw", "raw")):
+        lost = recalls[kind] - own
+        if len(own) > 1 and lost.mean() > STANDARD_ERRORS * lost.std() / len(own) ** 0.5:
+            logger.warning(
+                "new items are found less by this than by the features that it is made of: "
+                "recall@20 of held-out ones %.3f, by --method %s %.3f",
+                own.mean(),
+                method,
+                recalls[kind].mean(),
+            )
 
 
 def guides(rows: FusedRows, pairs: TrainingPairs) -> bool:

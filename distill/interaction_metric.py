@@ -16,6 +16,9 @@ co-interaction where content tells it, and content elsewhere. U'CU needs one pas
 sums s_u = sum_i a_ui u_i / |a_i|, never C itself:
 
     U'CU = sum_u w_u s_u s_u' - U'U.
+
+All of it takes D x D numbers and D^3 steps; where the items are far fewer than the columns, it is
+solved in the space of their rows (`row_space.py`), from which nothing of it leads out.
 """
 
 import logging
@@ -35,6 +38,7 @@ from sgfd.distill.held_out import guides, held_out_figures
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.quality import measure
+from sgfd.distill.row_space import RowSpace
 from sgfd.distill.settings import InteractionMetricSettings, SGFDPlusSettings
 from sgfd.jobs import progress
 
@@ -93,21 +97,24 @@ def metric_weight(
 
     Takes a few D x D doubles and one block of rows, however many items and users there are.
     """
-    return _metric(rows, pairs, settings)[0]
+    space = RowSpace.of(rows, pairs.items, settings.dimension)
+    return space.in_columns(_metric(space, pairs, settings)[0])
 
 
 def unit_scale_weight(rows: FusedRows, pairs: TrainingPairs, settings: SGFDPlusSettings) -> Tensor:
     """The same, scaled so that |z_i|^2 is 1 in the mean over the pairs' items: where a training
     starts, whose step size is of that scale."""
-    weight, gram = _metric(rows, pairs, settings)
+    space = RowSpace.of(rows, pairs.items, settings.dimension)
+    weight, gram = _metric(space, pairs, settings)
     total = np.vdot(weight.numpy() @ gram, weight.numpy())  # sum_i |z_i|^2 = tr(W U'U W')
     # All alike where the map is orthogonal to all that tells the items apart: 0, but for rounding.
     zero = np.finfo(np.float32).eps * np.trace(gram) * np.square(weight.numpy()).sum()
-    return weight * float(np.sqrt(len(pairs.items) / total)) if total > zero else weight
+    longer = float(np.sqrt(len(pairs.items) / total)) if total > zero else 1.0
+    return space.in_columns(weight) * longer
 
 
 def _metric(
-    rows: FusedRows,
+    rows: RowSpace,
     pairs: TrainingPairs,
     settings: InteractionMetricSettings | SGFDPlusSettings,
 ) -> tuple[Tensor, Matrix]:
@@ -124,11 +131,12 @@ def _metric(
 def content_weight(rows: FusedRows, items: NDArray[np.int64], dimension: int) -> Tensor:
     """The same without interactions: the d principal directions of U'U, which keep the inner
     products u_i . u_j best (Eckart and Young, 1936), float32 (d, D)."""
-    directions = _largest_directions(_gram(rows, items), dimension)
-    return torch.nn.functional.normalize(directions, dim=1)
+    space = RowSpace.of(rows, items, dimension)
+    directions = _largest_directions(_gram(space, items), dimension)
+    return space.in_columns(torch.nn.functional.normalize(directions, dim=1))
 
 
-def _gram(rows: FusedRows, items: NDArray[np.int64]) -> Matrix:
+def _gram(rows: RowSpace, items: NDArray[np.int64]) -> Matrix:
     """U'U over some items, in blocks."""
     gram = torch.zeros(rows.width, rows.width, dtype=torch.float64, device=rows.device)
     with progress(len(items), "content of the items") as advance:
@@ -139,7 +147,7 @@ def _gram(rows: FusedRows, items: NDArray[np.int64]) -> Matrix:
     return gram.cpu().numpy()
 
 
-def _user_sums_gram(rows: FusedRows, pairs: TrainingPairs) -> Matrix:
+def _user_sums_gram(rows: RowSpace, pairs: TrainingPairs) -> Matrix:
     """sum_u w_u s_u s_u', in blocks of users."""
     user_weight = 1 / np.maximum(pairs.user_degrees, 1)
     norms = np.sqrt(pairs.matrix.T @ user_weight)

@@ -17,6 +17,7 @@ from sgfd.distill import (
 from sgfd.distill.fused import FusedRows
 from sgfd.distill.interaction_metric import content_weight, metric_weight
 from sgfd.distill.pairs import TrainingPairs
+from sgfd.distill.row_space import RowSpace
 from sgfd.distill.streaming import column_statistics
 from sgfd.featureset import load, verify
 
@@ -85,6 +86,36 @@ def test_the_map_is_that_of_the_formula(catalog, rows, pairs, monkeypatch):
         np.testing.assert_allclose(again, weight, atol=1e-5)
 
 
+@pytest.fixture
+def wide(made, rng):
+    """Fused rows of 12 items with 40 columns, and pairs of 9 of them."""
+    catalog = made(None, image=rng.normal(size=(12, 40)).astype(np.float32)).catalog
+    columns = {"image": column_statistics(catalog.features["image"])}
+    matrix = rng.random((9, 12)) < 0.5
+    matrix[:, 9:], matrix[0, :9] = False, True
+    pairs = TrainingPairs.of(*matrix.nonzero(), 9, 12)
+    return FusedRows(catalog.features, columns, torch.device("cpu")), pairs
+
+
+def test_more_columns_than_items_are_solved_in_the_space_of_the_rows(wide, monkeypatch):
+    rows, pairs = wide
+    settings = replace(SETTINGS, dimension=2)
+    assert RowSpace.of(rows, pairs.items, 2).width == 9
+    maps = metric_weight(rows, pairs, settings), content_weight(rows, pairs.items, 2)
+    monkeypatch.setattr(RowSpace, "of", lambda rows, items, least: RowSpace(rows, None))
+    dense = metric_weight(rows, pairs, settings), content_weight(rows, pairs.items, 2)
+    for got, expected in zip(maps, dense, strict=True):
+        assert (got.norm(dim=1) > settings.content**0.5 * 1.01).all()  # the items' own directions
+        torch.testing.assert_close(got.T @ got, expected.T @ expected, atol=1e-5, rtol=0)
+
+
+def test_a_map_may_be_wider_than_there_are_items(wide):
+    rows, pairs = wide
+    weight = metric_weight(rows, pairs, replace(SETTINGS, dimension=15))
+    assert weight.shape == (15, 40) and weight.isfinite().all()
+    assert (weight.norm(dim=1) > 0).sum() >= 9
+
+
 def test_leading_columns_have_the_largest_part(rows, pairs):
     sizes = metric_weight(rows, pairs, SETTINGS).norm(dim=1)
     assert (sizes.diff() <= 1e-6).all()
@@ -121,7 +152,7 @@ def test_it_says_how_well_held_out_items_are_found(tmp_path):
     sample = load_dataset("sample")
     measured = distill(sample, tmp_path / "a", SETTINGS, threads=1)
     recall = measured.quality["held_out_recall@20"]
-    assert set(recall) == {"generic", "closed_form"}
+    assert set(recall) == {"generic", "raw", "closed_form"}
     plus = SGFDPlusSettings(dimension=5, epochs=1)
     beside = distill(sample, tmp_path / "b", plus, threads=1).quality["held_out_recall@20"]
     assert recall["generic"] == beside["generic"]
@@ -130,6 +161,21 @@ def test_it_says_how_well_held_out_items_are_found(tmp_path):
     assert "held_out_recall@20" not in plain.quality
     made = [(each.artifact / "fused.npy").read_bytes() for each in (measured, plain)]
     assert made[0] == made[1]
+
+
+def test_it_warns_where_generic_features_find_more(tmp_path, caplog):
+    """Two directions of five clusters' and noise's hundred can't tell the clusters."""
+    sample = load_dataset("sample")
+    distill(sample, tmp_path / "a", replace(SETTINGS, dimension=64), threads=1)
+    assert "new items are found less" not in caplog.text
+    recall = distill(sample, tmp_path / "b", replace(SETTINGS, dimension=2), threads=1).quality[
+        "held_out_recall@20"
+    ]
+    assert recall["closed_form"] < recall["generic"] - 0.05
+    said = (
+        f"held-out ones {recall['closed_form']:.3f}, by --method standard {recall['generic']:.3f}"
+    )
+    assert said in caplog.text
 
 
 def test_only_the_training_part_is_seen(tmp_path, monkeypatch):
