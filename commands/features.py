@@ -75,6 +75,8 @@ def features_list(place: str | None, artifacts_root: Path, as_json: bool) -> Non
             click.echo(f"{each.label:<36}{made:<32}{each.manifest.created[:16]}  {state}".rstrip())
         for problem in problems:
             click.echo(printed(problem), err=True)
+        if not entries and not problems:
+            click.echo(f"no feature set in {printed(place or str(artifacts_root))}", err=True)
 
     result = {"sets": [each.to_json() for each in entries], "problems": problems}
     present(result, as_json, human)

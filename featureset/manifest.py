@@ -1,6 +1,7 @@
 """The manifest: what a feature set is, from what, how made, how good, and which files it has."""
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -29,6 +30,9 @@ MANIFEST_BYTES = 2**24  # more than any manifest has: a server could send on for
 MANIFEST_DEPTH = 32  # of lists and objects in one another; pydantic writes no more than 255
 
 
+TAKEN_NAMES = ("item_id", "item_index", "label")  # columns of the table beside the modalities
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
+
 NAME_BYTES = 150  # of a name: those of versions and runs, made of it, have to fit a file system
 NAME_RULE = f"give 1 to {NAME_BYTES} bytes without /, @, ::, control signs and a leading dot"
 
@@ -43,6 +47,19 @@ def is_name(name: str) -> bool:
     )
 
 
+def _checked_modality(name: str) -> str:
+    if name in TAKEN_NAMES:
+        raise ValueError(f"no modality can be called {name}, which is a column of {TABLE}")
+    return name
+
+
+def _checked_time(text: str) -> str:
+    if _TIME.fullmatch(text) is None:
+        raise ValueError(f"{text[:40]!r} is no time in UTC, as {now()}")
+    datetime.fromisoformat(text)  # whose ValueError says what is wrong
+    return text
+
+
 def _checked_name(name: str) -> str:
     if not is_name(name):
         raise ValueError(f"{name[:NAME_BYTES]!r} is no plain name; {NAME_RULE}")
@@ -53,7 +70,12 @@ SetName = Annotated[str, AfterValidator(_checked_name)]
 FileName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
 ]
-ModalityName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100)]
+ModalityName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=100),
+    AfterValidator(_checked_modality),
+]
+Time = Annotated[str, AfterValidator(_checked_time)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Coverage = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=0)]
@@ -252,7 +274,7 @@ class Manifest(_Part):
 
     format_version: Printable = FORMAT_VERSION
     name: SetName
-    created: Printable
+    created: Time
     producer: Producer
     method: Printable
     settings: dict[str, Any]
@@ -309,6 +331,32 @@ class Manifest(_Part):
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError("two modalities have one name")
+        for modality in self.modalities:
+            widths = modality.nested
+            if widths != sorted(set(widths)) or (widths and widths[-1] > modality.dimension):
+                raise ValueError(f"{modality.name}: nested widths do not ascend to its dimension")
+        if self.labels is not None and self.labels.count != len(self.labels.names):
+            raise ValueError(f"{self.labels.count} labels have {len(self.labels.names)} names")
+        came = self.derived_from
+        if came is not None and came.kept + came.added != self.dataset.n_items:
+            raise ValueError("kept and added rows are not all of the items")
+        self._has_names_of_modalities(names)
+        self._has_sound_encodings()
+        folded = [name.casefold() for name in (MANIFEST, SIGNATURE, *self.files)]
+        if len(set(folded)) != len(folded):
+            raise ValueError("two files differ in case alone, or one is called as the manifest")
+        if self.files and (missing := self._needed_files() - set(self.files)):
+            raise ValueError(f"no record of the file {sorted(missing)[0]}")
+        return self
+
+    def _has_names_of_modalities(self, names: list[str]) -> None:
+        for listed in (
+            self.default_modalities,
+            self.neighbours.modalities if self.neighbours else [],
+            *(modality.parts for modality in self.modalities),
+        ):
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"{listed} name a modality twice")
         named = [*self.default_modalities, *(part for m in self.modalities for part in m.parts)]
         if self.neighbours is not None:
             named += self.neighbours.modalities
@@ -321,13 +369,6 @@ class Manifest(_Part):
         for modality in self.plain:
             if self.student is not None and modality.normalised != self.student.normalised:
                 raise ValueError(f"the student and {modality.name} differ in `normalised`")
-        self._has_sound_encodings()
-        folded = [name.casefold() for name in (MANIFEST, SIGNATURE, *self.files)]
-        if len(set(folded)) != len(folded):
-            raise ValueError("two files differ in case alone, or one is called as the manifest")
-        if self.files and (missing := self._needed_files() - set(self.files)):
-            raise ValueError(f"no record of the file {sorted(missing)[0]}")
-        return self
 
     def _has_sound_encodings(self) -> None:
         plain = {m.name: m for m in self.modalities if m.encoding is None}

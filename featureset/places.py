@@ -34,6 +34,8 @@ PART_BYTES = 2**23  # of one request to an object store
 MOST_PARTS = 10_000  # of one object, in S3
 TRIES = 3  # that brought nothing new, before a transfer is given up
 
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # what a server says that may soon be another
+
 HTTP = ("http", "https")
 S3 = ("s3", "s3a")
 HUB = "hf"  # whose versions are its own revisions: NAME@REVISION
@@ -171,15 +173,20 @@ class Folder:
             return found
 
     def read_or_none(self, name: str, limit: int) -> bytes | None:
-        """A small file's content; None where there is none."""
+        """A small file's content; None where there is none. A busy server is asked again."""
         with talking(self.at(name)):
-            try:
-                return self.read(name, limit)
-            except Exception as error:
-                # A web server that keeps its list of files to itself forbids what is not there.
-                if isinstance(error, FileNotFoundError) or getattr(error, "status", 0) == 403:
-                    return None
-                raise
+            for tries in range(1, TRIES + 1):
+                try:
+                    return self.read(name, limit)
+                except Exception as error:
+                    status = getattr(error, "status", 0)
+                    # A web server that keeps its list of files to itself forbids what is not there.
+                    if isinstance(error, FileNotFoundError) or status == 403:
+                        return None
+                    if tries == TRIES or status not in BUSY:
+                        raise
+                time.sleep(0.2 * tries)
+        raise AssertionError  # the last try returned or raised
 
     def read(self, name: str, limit: int) -> bytes:
         """A small file's content; what its library raises comes through."""
@@ -335,7 +342,7 @@ def place_at(url: str) -> Place:
     protocol = "file" if protocol == "local" else protocol
     path, root, shown = url, None, _without_secrets(url)
     if protocol == "file":
-        folder = Path(url.partition("://")[2] if "://" in url else url)
+        folder = Path(_path_of(url) if "://" in url else url)
         folder = folder if folder.name not in ("", "..") else folder.resolve()
         path, root = str(folder.absolute()), folder.parent
     if protocol == "file" and "://" not in url and is_address(url):
@@ -367,6 +374,12 @@ def place_at(url: str) -> Place:
         raise FeatureSetError(shown, f"{name!r} is no name of a feature set", NAME_RULE)
     shown_parent = shown.rstrip("/").rpartition("/")[0] if root is None else str(root)
     return Place(protocol, fs, parent, shown_parent, name, version, root)
+
+
+def _path_of(url: str) -> str:
+    """What `file://` names (RFC 8089): of this host, and escaped as addresses are."""
+    path = url.partition("://")[2]
+    return unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path)
 
 
 def _linked_names(page: bytes, address: str) -> list[str]:

@@ -133,6 +133,14 @@ class FeatureSet:
         """Label name of each item, None where it has none."""
         return _objects(self._column("label"))
 
+    def label_counts(self) -> dict[str | None, int]:
+        """How many items have each label, and how many have None."""
+        counts = self._column("label").value_counts()
+        found = zip(
+            counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True
+        )
+        return dict(found)
+
     def present(self, modality: str) -> NDArray[np.bool_]:
         """Which items have the modality, bool (n,)."""
         return present_in(self.modalities[modality])

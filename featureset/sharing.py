@@ -36,7 +36,7 @@ from sgfd.featureset.manifest import (
 from sgfd.featureset.places import HTTP, HUB, Advance, Folder, place_at, refuse_twin, taken
 from sgfd.featureset.publish import partial_folder, publish_folder, unwritable, write_file
 from sgfd.featureset.reading import FeatureSet, folder_state, parse_manifest
-from sgfd.featureset.signature import SIGNATURE_BYTES, check_signature
+from sgfd.featureset.signature import check_signature, signature_in
 from sgfd.featureset.verification import changed_files, verify
 from sgfd.featureset.versions import (
     LATEST,
@@ -270,7 +270,7 @@ class _Content:
                 "check the address and your rights",
             )
         manifest = parse_manifest(folder.at(MANIFEST), content)
-        return cls(content, manifest, folder.read_or_none(SIGNATURE, SIGNATURE_BYTES))
+        return cls(content, manifest, signature_in(folder))
 
 
 def _land(
@@ -389,7 +389,7 @@ def _signature_to_put(signature: bytes | None, there: Folder, may_replace: bool)
     one that is there stays, which is said, unless it may be replaced."""
     if signature is None:
         return None
-    before = there.read_or_none(SIGNATURE, SIGNATURE_BYTES)
+    before = signature_in(there)
     if before not in (None, signature) and not may_replace:
         logger.warning(
             "%s: is signed otherwise, and that stays; to replace it, push with "

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import MANIFEST, SIGNATURE
+from sgfd.featureset.places import Folder
 from sgfd.featureset.publish import write_file
 from sgfd.featureset.reading import FeatureSet
 
 NAMESPACE = "sgfd-feature-set"  # a signature made for anything else is none here
 SIGNATURE_BYTES = 2**16
 
+_HEAD = b"-----BEGIN SSH SIGNATURE-----"
 _SIGNER = "signer"
 _PUBLIC_KEY = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) ([A-Za-z0-9+/]+=*)(?: .*)?")
 
@@ -48,12 +50,21 @@ def sign(opened: FeatureSet, key: Path) -> Path:
 
 def check_signature_of(opened: FeatureSet, key: Path) -> None:
     """Whether a set was signed, as `check_signature`."""
-    place = opened.path / SIGNATURE
-    signature = None
-    if place.is_file():
-        with place.open("rb") as file:
-            signature = file.read(SIGNATURE_BYTES)
-    check_signature(place, (opened.path / MANIFEST).read_bytes(), signature, key)
+    signature = signature_in(Folder.local(opened.path))
+    manifest = (opened.path / MANIFEST).read_bytes()
+    check_signature(opened.path / SIGNATURE, manifest, signature, key)
+
+
+def signature_in(folder: Folder) -> bytes | None:
+    """The signature that lies there; None where there is none.
+
+    A web server may answer with a page of its own where there is no such file: that is none.
+
+    Raises:
+        FeatureSetError: the file is none that could be one, or can't be read.
+    """
+    content = folder.read_or_none(SIGNATURE, SIGNATURE_BYTES)
+    return content if content and content.startswith(_HEAD) else None
 
 
 def check_signature(where: str | Path, manifest: bytes, signature: bytes | None, key: Path) -> None:

@@ -88,7 +88,7 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
         if opened.manifest.student is not None:
             opened.student()
         opened.check_items()
-        problems += _check_rows(opened)
+        problems += _check_labels(opened) + _check_rows(opened)
         if opened.manifest.neighbours is not None:
             problems += _check_neighbours(opened)
         if catalogue is not None:
@@ -212,6 +212,23 @@ def _check_rows(opened: FeatureSet) -> list[str]:
         for modality in opened.manifest.modalities
         if row and abs(present[modality.name] / row - modality.coverage) > ROUNDING
     ]
+
+
+def _check_labels(opened: FeatureSet) -> list[str]:
+    """Whether the table's labels are those of which the manifest tells."""
+    record, where = opened.manifest.labels, opened.path / TABLE
+    counts = opened.label_counts()
+    unlabelled = counts.pop(None, 0)
+    share = sum(counts.values()) / max(opened.n_items, 1)
+    if unknown := set(counts) - set(record.names if record else ()):
+        label = min(str(label) for label in unknown)
+        return [f"{where}: the manifest knows no label {label[:40]!r}; make the set again"]
+    if record and opened.n_items and abs(share - record.coverage) > ROUNDING:
+        return [
+            f"{where}: {unlabelled} of {opened.n_items} items have no label, and the manifest says "
+            f"{1 - record.coverage:.1%}; make the set again"
+        ]
+    return []
 
 
 def _count(file: pq.ParquetFile, name: str) -> int:

@@ -109,7 +109,9 @@ def parse_pointer(where: str, content: bytes) -> str:
         FeatureSetError: it holds something else.
     """
     if _DIGEST.fullmatch(content) is None:
-        raise FeatureSetError(where, "is no sha256 of a manifest", "publish a version again")
+        raise FeatureSetError(
+            where, "is no sha256 of a manifest", "remove it and publish a version again"
+        )
     return content.decode().strip()
 
 

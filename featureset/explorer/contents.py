@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sgfd.featureset.compression import Rows
@@ -190,14 +191,14 @@ def _numbered(labels: NDArray[np.object_]) -> tuple[NDArray[np.int32], list[str]
     """A number an item, -1 where it has no label, and the names, the most frequent first."""
     there = np.array([label is not None for label in labels], dtype=bool)
     numbers = np.full(len(labels), -1, dtype=np.int32)
-    names, place, count = np.unique(
-        labels[there].astype(str), return_inverse=True, return_counts=True
-    )
-    order = np.argsort(-count, kind="stable")
+    # Not np.unique: its array would give every label the room of the longest one.
+    place, names = pd.factorize(labels[there])
+    count = np.bincount(place, minlength=len(names))
+    order = sorted(range(len(names)), key=lambda k: (-count[k], names[k]))
     rank = np.empty(len(order), dtype=np.int32)
     rank[order] = np.arange(len(order))
     numbers[there] = rank[place]
-    return numbers, names[order].tolist()
+    return numbers, [names[k] for k in order]
 
 
 def _short(title: str | None) -> str | None:

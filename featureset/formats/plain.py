@@ -15,6 +15,7 @@ from sgfd.featureset.formats.rows import ExportedRows
 
 
 def write_numpy(rows: ExportedRows, folder: Path) -> None:
+    rows.refuse_names(("item_ids",), "numpy")
     for name in rows.names:
         rows.write_npy(name, folder / f"{name}.npy")
     np.save(folder / "item_ids.npy", np.array(rows.item_ids, dtype=str), allow_pickle=False)

@@ -13,8 +13,11 @@ import numpy as np
 
 from sgfd.featureset.formats.rows import ExportedRows
 
+ATOMIC = ("inter", "user", "item", "kg", "link", "net")  # RecBole's own files of a data set
+
 
 def write_recbole(rows: ExportedRows, folder: Path) -> None:
+    rows.refuse_names(ATOMIC, "RecBole")
     ids = rows.tab_separated_ids("RecBole")
     for name in rows.names:
         with (folder / f"{rows.dataset_name}.{name}").open("w", encoding="utf-8") as file:

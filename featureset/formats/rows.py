@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,20 @@ class ExportedRows:
             table.writerow(["item_index", "item_id", "label"])
             labels = map(_harmless, self.features.labels)
             table.writerows(zip(range(self.n_items), self.item_ids, labels, strict=True))
+
+    def refuse_names(self, taken: Collection[str], tool: str) -> None:
+        """Refuse a modality whose file would be another one's.
+
+        Raises:
+            FeatureSetError: there is one.
+        """
+        for name in self.names:
+            if name in taken:
+                raise FeatureSetError(
+                    self.features.path,
+                    f"{tool} has another file that is called as the modality {name}",
+                    "choose another format, or other --modalities",
+                )
 
     def tab_separated_ids(self, tool: str) -> list[str]:
         """The ids, for a file whose columns are parted by tabs and where nothing is quoted.

@@ -312,7 +312,13 @@ def make_set_of_rows(
             )
             for name, values in rows.items()
         ],
-        "labels": Labels(count=len(names), names=names, coverage=1.0) if names else None,
+        "labels": Labels(
+            count=len(names),
+            names=names,
+            coverage=sum(label is not None for label in labels) / max(n, 1),
+        )
+        if names
+        else None,
     }
     target.mkdir(parents=True)
     widths = {name: values.shape[1] for name, values in rows.items()}

@@ -173,6 +173,16 @@ def test_mmrec_gives_every_modality_a_place(make_rows_set, tmp_path, names, visi
     assert placed == {place: f"{name}_feat.npy" for place, name in wanted.items() if name}
 
 
+@pytest.mark.parametrize(("kind", "name"), [("numpy", "item_ids"), ("recbole", "inter")])
+def test_no_modality_takes_the_place_of_another_file(make_rows_set, tmp_path, kind, name):
+    make_rows_set(tmp_path / "set", {name: np.eye(3, dtype=np.float32)})
+    with pytest.raises(
+        FeatureSetError, match=f"another file that is called as the modality {name}"
+    ):
+        export(load(tmp_path / "set"), tmp_path / "out", kind)
+    assert not (tmp_path / "out").exists()
+
+
 def read_recbole(folder, name):
     """An atomic file as RecBole's documentation describes it: typed heads, tabs, spaces."""
     head, *lines = (folder / f"tiny.{name}").read_text(encoding="utf-8").split("\n")[:-1]

@@ -146,7 +146,51 @@ def with_student(name, value):
     return attack
 
 
+def derived(manifest, kept, added):
+    origin = manifest["dataset"]
+    return {
+        "name": "old",
+        "manifest_sha256": "0" * 64,
+        "kept": kept,
+        "added": added,
+        "catalogue": origin,
+        "trained_on": origin,
+    }
+
+
 HOSTILE = {
+    "a modality called as a column": (
+        lambda f: edit(f, lambda m: m["modalities"][1].update(name="label")),
+        "no modality can be called label, which is a column of features.parquet",
+    ),
+    "made at no time": (
+        lambda f: edit(f, lambda m: m.update(created="hello")),
+        "created: Value error, 'hello' is no time in UTC",
+    ),
+    "made on no day": (
+        lambda f: edit(f, lambda m: m.update(created="2026-02-30T00:00:00Z")),
+        "created: Value error, ",
+    ),
+    "nested widths beyond the dimension": (
+        lambda f: edit(f, lambda m: m["modalities"][0].update(nested=[2, 64])),
+        "nested widths do not ascend to its dimension",
+    ),
+    "nested widths in no order": (
+        lambda f: edit(f, lambda m: m["modalities"][0].update(nested=[2, 1])),
+        "nested widths do not ascend to its dimension",
+    ),
+    "a default twice": (
+        lambda f: edit(f, lambda m: m.update(default_modalities=["image", "image"])),
+        "name a modality twice",
+    ),
+    "labels without names": (
+        lambda f: edit(f, lambda m: m["labels"].update(count=3)),
+        "3 labels have 2 names",
+    ),
+    "rows from nowhere": (
+        lambda f: edit(f, lambda m: m.update(derived_from=derived(m, kept=3, added=1))),
+        "kept and added rows are not all of the items",
+    ),
     "no folder": (lambda f: f.rename(f.with_name("gone")), "there is no such folder"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "it has no manifest.json"),
     "garbage": (lambda f: (f / "manifest.json").write_bytes(b"\xff{"), "is no JSON"),
@@ -581,6 +625,28 @@ def test_verify_finds_rows_that_are_not_as_the_manifest_says(compressed_set, kin
     assert verify(compressed_set) == []
     save_both(change)(compressed_set)
     (problem,) = verify(compressed_set)
+    assert what in problem
+
+
+MISLABELLED = {
+    "a name that no item's label is": (
+        lambda m: m["labels"].update(names=["Desks", "Ink"]),
+        "the manifest knows no label 'Pens'",
+    ),
+    "another share": (
+        lambda m: m["labels"].update(coverage=1.0),
+        "2 of 5 items have no label, and the manifest says 0.0%",
+    ),
+    "nothing told": (lambda m: m.update(labels=None), "the manifest knows no label 'Desks'"),
+}
+
+
+@pytest.mark.parametrize("kind", MISLABELLED)
+def test_verify_finds_labels_that_are_not_as_the_manifest_says(feature_set, kind):
+    change, what = MISLABELLED[kind]
+    assert verify(feature_set) == []
+    edit(feature_set, change)
+    (problem,) = verify(feature_set)
     assert what in problem
 
 

@@ -27,6 +27,11 @@ def sets(tmp_path, make):
     return [load(tmp_path / f"maker{seed}" / "office") for seed in range(2)]
 
 
+def signature_of(whom: str) -> bytes:
+    """As long as no key is given, what begins as one passes for one."""
+    return f"-----BEGIN SSH SIGNATURE-----\n{whom}\n".encode()
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -45,6 +50,24 @@ def place(request, tmp_path):
     (tmp_path / "shared").mkdir()
     folder = tmp_path / "shared" / "office"
     return str(folder) if request.param == "folder" else f"file://{folder}"
+
+
+def test_a_file_s_address_is_escaped_and_may_name_this_host(sets, tmp_path):
+    (tmp_path / "my sets").mkdir()
+    escaped = f"{tmp_path}/my%20sets/office"
+    version = push(sets[0], f"file://{escaped}").version
+    assert (tmp_path / "my sets" / f"office@{version}").is_dir()
+    got = pull(f"file://localhost{escaped}", tmp_path / "artifacts")
+    assert got.version == version
+
+
+def test_a_page_in_place_of_a_signature_is_none(sets, tmp_path):
+    folder = tmp_path / "shared" / "office"
+    folder.parent.mkdir()
+    version = push(sets[0], str(folder)).version
+    (folder.parent / f"office@{version}" / "manifest.json.sig").write_text("<html>not found")
+    got = pull(str(folder), tmp_path / "artifacts")
+    assert not (Path(got.where) / "manifest.json.sig").exists()
 
 
 def test_what_is_pulled_is_what_was_pushed(sets, place, tmp_path):
@@ -218,28 +241,28 @@ def test_a_signature_that_came_later_is_pushed_and_pulled(sets, place, tmp_path)
     root = tmp_path / "artifacts"
     push(sets[0], place)
     pull(place, root)
-    (sets[0].path / "manifest.json.sig").write_bytes(b"a signature")
+    (sets[0].path / "manifest.json.sig").write_bytes(signature_of("a signature"))
     push(sets[0], place)
     assert pull(place, root).new is False
     signature = load(root / "office@latest").path / "manifest.json.sig"
-    assert signature.read_bytes() == b"a signature"
+    assert signature.read_bytes() == signature_of("a signature")
 
 
 def test_no_signature_takes_the_place_of_another_unasked(sets, place, tmp_path, caplog):
     root, own = tmp_path / "artifacts", sets[0].path / "manifest.json.sig"
-    own.write_bytes(b"the maker's")
+    own.write_bytes(signature_of("the maker's"))
     push(sets[0], place)
     pull(place, root)
     landed = load(root / "office@latest").path / "manifest.json.sig"
-    own.write_bytes(b"anybody's")
+    own.write_bytes(signature_of("anybody's"))
     assert push(sets[0], place).new is False and pull(place, root).new is False
     assert "is signed otherwise, and that stays" in caplog.text
-    assert landed.read_bytes() == b"the maker's"
+    assert landed.read_bytes() == signature_of("the maker's")
     assert push(sets[0], place, replace_signature=True).new is False
     caplog.clear()
     assert pull(place, root).new is False  # no key was given that it could be checked by
     assert "pull with --require-signature" in caplog.text
-    assert landed.read_bytes() == b"the maker's"
+    assert landed.read_bytes() == signature_of("the maker's")
 
 
 def edited(folder: Path, change) -> None:
@@ -398,7 +421,7 @@ def served(web, opened) -> str:
     return load(web.folder / "office@latest").path.name
 
 
-@pytest.mark.parametrize("how", ["files", "whole", "broken", "dropping", "slow"])
+@pytest.mark.parametrize("how", ["files", "whole", "broken", "dropping", "slow", "busy"])
 def test_over_http_in_whatever_way_it_comes(sets, web, tmp_path, how):
     version = served(web, sets[0])
     got = pull(f"{web.address}/{how}/office", tmp_path / "artifacts")

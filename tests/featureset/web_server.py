@@ -95,6 +95,17 @@ async def endless(request: web.Request) -> web.StreamResponse:
         await response.write(bytes(2**20))
 
 
+ASKED = set()
+
+
+async def busy(request: web.Request) -> web.Response:
+    """Has no time at the first request for a file."""
+    if request.path not in ASKED:
+        ASKED.add(request.path)
+        raise web.HTTPServiceUnavailable
+    return web.Response(body=content(request))
+
+
 async def flood(request: web.Request) -> web.StreamResponse:
     """A page of links that never ends."""
     response = web.StreamResponse()
@@ -106,7 +117,7 @@ async def flood(request: web.Request) -> web.StreamResponse:
 app = web.Application(middlewares=[log])
 app.router.add_static("/files", FOLDER)
 app.router.add_static("/listed", FOLDER, show_index=True)
-for handler in (whole, short, elsewhere, broken, dropping, slow, endless, flood):
+for handler in (whole, short, elsewhere, broken, dropping, slow, endless, busy, flood):
     app.router.add_get(f"/{handler.__name__}/{{path:.*}}", handler)
 
 
