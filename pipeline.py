@@ -25,6 +25,8 @@ def cli() -> None:
     """Distil an item catalogue once; train any recommender on the frozen features."""
 
 
+GO_ON = ("distill", "train", "tune", "compare")
+
 for command in (data, distill, features, train, evaluate, recommend, similar, tune, compare):
     cli.add_command(command)
 
@@ -44,9 +46,11 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("sgfd").setLevel(logging.INFO)
+    context = None
     try:
         # As click's own main, which would print an empty line before an interrupt reaches us.
-        with cli.make_context("pipeline", sys.argv[1:]) as context:
+        context = cli.make_context("pipeline", sys.argv[1:])
+        with context:
             code = cli.invoke(context)
     except click.exceptions.Exit as finished:
         code = finished.exit_code
@@ -59,7 +63,9 @@ def main() -> None:
             code = _fail(text)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would tear what ends by itself
-        click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+        goes_on = context is not None and context.invoked_subcommand in GO_ON
+        how = "goes on from the last checkpoint" if goes_on else "may be given again"
+        click.echo(f"interrupted; the same command {how}", err=True)
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

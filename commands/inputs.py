@@ -67,16 +67,16 @@ def training_inputs(options: dict[str, Any]) -> TrainingInputs:
             raise click.UsageError("without --features, --dataset says what to train on; add it")
         dataset = _dataset_of(features, data_root)
     loaded = load(dataset, data_root)
+    fixed = names_in(overrides)
     if features is None:
-        _say_what_has_no_effect()
+        _say_what_has_no_effect(kind, fixed)
     judge_users = left["judge_users"]
     left["judge_users"] = read_ids(judge_users) if judge_users else None
-    fixed = names_in(overrides)
     return TrainingInputs(backbone, settings, fixed, features, loaded, left)
 
 
-def _say_what_has_no_effect() -> None:
-    """Name the options given that are of features alone."""
+def _say_what_has_no_effect(kind: "type[Backbone]", fixed: tuple[str, ...]) -> None:
+    """Name the options and settings given that are of features alone."""
     context = click.get_current_context()
     of_features = ("feature_scale", "modalities", "dimension", "trust_features", "min_coverage")
     spelled = {parameter.name: parameter.opts[0] for parameter in context.command.params}
@@ -85,6 +85,8 @@ def _say_what_has_no_effect() -> None:
         for name in of_features
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]
+    ranges = kind.ranges()
+    idle += [name for name in fixed if name in ranges and ranges[name].features]
     if idle:
         logger.warning("%s: without effect, as there are no features", " and ".join(idle))
 

@@ -63,9 +63,9 @@ def print_run(run: "Run") -> None:
         click.echo(
             f"tuned         {counted(tuning['trials'], 'trial')} on valid ({counts}): {values}"
         )
-    click.echo(
-        f"chosen on     {record['chosen_on']}, epoch {record['best_epoch']} of {record['epochs']}"
-    )
+    if record["epochs"]:
+        epochs = f"epoch {record['best_epoch']} of {record['epochs']}"
+        click.echo(f"chosen on     {record['chosen_on']}, {epochs}")
     print_refit(record)
     if (used := record["features"]) is not None:
         click.echo(f"features      {versioned(used['name'], used['manifest_sha256'])}")

@@ -33,6 +33,7 @@ from sgfd.jobs import Checkpoint, WorkFolder
 logger = logging.getLogger("sgfd")
 
 STRUCTURE_ITEMS = 256  # of a step, among which cosines are compared
+HELD_BYTES = 2**28  # of rows that are read once, not at every step
 ONE_BY_ONE = 4_000_000  # entries that torch's dropout may draw, one after the other on a CPU
 
 Indices = NDArray[np.int64]
@@ -206,15 +207,15 @@ class Profiles:
         return ProfileBatch(self._rows_of(items), *(part.to(self.device) for part in parts))
 
     def _rows_of(self, items: Indices) -> Tensor:
-        if len(self.pairs.items) > self.rows.block_rows:
+        if 4 * len(self.pairs.items) * self.rows.width > HELD_BYTES:
             return self.rows.read(items)
         place = np.searchsorted(self.pairs.items, items)
         return self._all_rows[torch.from_numpy(place).to(self.device)]
 
     @cached_property
     def _all_rows(self) -> Tensor:
-        """The rows of all items with interactions, where one block holds them."""
-        return self.rows.read(self.pairs.items)
+        """The rows of all items with interactions, where they are few enough to be held."""
+        return self.rows.read_all(self.pairs.items)
 
     def _drawn(
         self, batch: Indices, random: np.random.Generator

@@ -331,7 +331,9 @@ def _check_lines(**lines: str | None) -> None:
     for name, line in lines.items():
         if line is not None and not (0 < len(line) <= 200 and line.isprintable()):
             raise DistillError(
-                f"{name} {line[:40]!r}", "is not one line of up to 200 characters", "shorten it"
+                f"{name} {line[:40]!r}",
+                "is not one line of 1 to 200 characters",
+                "give such a line, or leave it out",
             )
 
 

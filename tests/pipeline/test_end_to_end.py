@@ -246,6 +246,9 @@ def test_options_of_features_are_told_of_where_there_are_none(pipeline):
     assert done.code == 0
     assert "--feature-scale and --dim: without effect, as there are no features" in done.err
     assert "without effect" not in pipeline(*what).err
+    what = ("train", "--backbone", "bm3", *what[3:], "--set", "embedding_dim=8")
+    done = pipeline(*what, "--set", "contrast_weight=3")
+    assert "contrast_weight: without effect, as there are no features" in done.err
 
 
 def test_an_id_may_hold_what_python_takes_for_the_end_of_a_line(tmp_path):
