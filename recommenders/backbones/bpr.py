@@ -26,7 +26,7 @@ class BPRSettings(BackboneSettings):
     embedding_dim: Count = 64
     """Width of user and item vectors."""
     regularization: Annotated[NotNegative, Range(1e-4, 1.0, log=True)] = 3e-2
-    """Weight of the squared vectors of the batch (lambda of eq. BPR-Opt)."""
+    """Weight of the squared vectors of the batch, not of their halves (lambda of eq. BPR-Opt)."""
 
 
 class BPR(Backbone):

@@ -51,7 +51,8 @@ class DGCF(Backbone):
     the distance correlation of their chunks (eq. 14 to 16) + L2.
 
     The routing coefficients are constants to the gradient: they are assignments, as in
-    capsule networks, and the vectors learn through the sums that they weigh. The paper's model
+    capsule networks, and the vectors learn through the sums that they weigh. The authors' code
+    also brings both vectors of the last line to unit norm, which the paper does not say. The model
     has no features: they are left out.
     """
 

@@ -49,7 +49,8 @@ class FREEDOM(Backbone):
 
     Modalities weigh the same (the paper tunes a weight of two). W_m has no bias: it would add the
     same to both items of a pair, and rank nothing. Without features there is no item-item graph.
-    Items without training interactions are nobody's neighbours.
+    Items without training interactions are nobody's neighbours, and no item is its own (in the
+    authors' code each is its first).
     """
 
     Settings: ClassVar[type[BackboneSettings]] = FREEDOMSettings

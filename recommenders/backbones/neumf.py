@@ -37,7 +37,7 @@ class NeuMFSettings(BackboneSettings):
     dropout: Annotated[Share, Range(0.0, 0.5)] = 0.0
     """Share of the perceptron's hidden entries that are dropped."""
     regularization: NotNegative = 0.0
-    """Weight of the squared vectors of the batch."""
+    """Weight of the squared vectors of the batch, not of their halves."""
 
 
 class NeuMF(Backbone):
