@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -103,6 +103,7 @@ def distill(
     neighbours: int | None = None,
     licence: str | None = None,
     contact: str | None = None,
+    figures: Mapping[str, Any] | None = None,
 ) -> DistillResult:
     """Make a feature set from a catalogue: fit the method's maker, stream every item through it.
 
@@ -118,6 +119,7 @@ def distill(
         neighbours: write so many nearest others of every item, by the cosine of these modalities.
         licence, contact: what the card says of them, a line each; the licence best as an SPDX
             identifier.
+        figures: of how the settings were found, for the manifest's `quality`.
 
     Raises:
         DistillError: there is no such method or encoding, the licence or contact is no line, the
@@ -183,7 +185,7 @@ def distill(
         seed_everything(seed)
         task = Task(catalog, seed, torch_device, work, pairs)
         made = known_method.make(task, settings)
-        quality = dict(made.quality)
+        quality = dict(figures or {}) | made.quality
         for name, figures in geometry(task, made).items():
             quality[name] = quality.get(name, {}) | figures
         manifest = Manifest(

@@ -15,6 +15,8 @@ WORDS = {
     "alignment": "mean squared distance of items that a user had both of; lower is closer.",
     "majority accuracy": "of always guessing the most frequent label: the floor.",
     "fidelity": "mean cosine of student and teacher (of sgfd-plus: the closed form it starts at).",
+    "tuned on held out and valid": "of the search that chose the settings, by training and valid "
+    "interactions of items left out; test had no part in it.",
     "held out recall@20": "share of a user's items among the 20 nearest to his others, where a fit "
     "of its own had left these items out; closed form is the start of student; what is given at "
     "its best epoch was chosen by these very items, so a little high; higher is better.",
@@ -187,7 +189,7 @@ def _parted(
 
 
 def _names(figures: dict[str, Any]) -> set[str]:
-    return {name.rpartition(", ")[2] for name in figures}
+    return {part for name in figures for part in name.split(", ")}
 
 
 def _limits(manifest: Manifest) -> str:

@@ -44,7 +44,11 @@ def test_the_best_settings_make_the_feature_set(tuned):
     assert [trial.state for trial in trials] == ["complete"] * 4
     assert found.recall == max(trial.recall for trial in trials) >= found.start_recall
     assert verify(found.result.artifact) == []
-    settings = load(found.result.artifact).manifest.settings
+    manifest = load(found.result.artifact).manifest
+    told = {"trials": 4, "start_recall@20": found.start_recall, "recall@20": found.recall}
+    assert manifest.quality["tuned_on_held_out_and_valid"] == told
+    assert "search that chose the settings" in (found.result.artifact / "README.md").read_text()
+    settings = manifest.settings
     assert {name: settings[name] for name in found.chosen} == found.chosen
     assert list(folder.glob(".fold*")) == []
 
