@@ -20,7 +20,7 @@ logger = logging.getLogger("sgfd")
 
 CUTOFF = 20
 MOST_USERS = 2000
-STANDARD_ERRORS = 2  # over the users, that a difference must exceed to be told of
+STANDARD_ERRORS = 2  # over the users, that a clear difference exceeds
 MOST_CANDIDATES = 4096  # whose vectors, generic ones too, are held at a time
 
 Indices = NDArray[np.int64]
@@ -82,48 +82,61 @@ class HeldOutItems:
         return hits.sum(dim=1) / torch.from_numpy(self.wanted.sum(axis=1))
 
 
-def held_out_figures(
-    rows: FusedRows,
-    pairs: TrainingPairs,
-    share: float,
-    seed: int,
-    fit: Callable[[TrainingPairs], dict[str, Tensor]],
-) -> dict[str, Any]:
-    """Fit without a share of the items, and look for them as if they were new.
+class HeldOutTrial:
+    """Maps that were fitted without a share of the items, and how well each finds these as if they
+    were new.
 
     `held_out_recall@20` is that of nearest neighbour among the held-out items: by the generic
-    features (fused), by the same with their columns as they are (`raw`), and by each map (d, D)
-    that `fit` makes of the pairs that are left. Nothing is chosen by it: on so few items it differs
-    more by chance than by settings. None at all where no user has items on both sides, or nothing
-    is left to guide.
+    features (fused), by the same with their columns as they are (`raw`), and by each map that is
+    judged. Of settings none is chosen by it: on so few items it differs more by chance.
+
+    Attributes:
+        left: the pairs that are left, to fit to.
     """
-    held_out = hold_items_out(pairs, share, seed)
-    judge, left = HeldOutItems.of(pairs, held_out), pairs.without(held_out)
-    if judge is None or not guides(rows, left):
-        return {}
-    recalls = {
-        "generic": judge.recalls(rows.read_all),
-        "raw": judge.recalls(rows.with_columns_as_they_are().read_all),
-    }
-    for kind, weight in fit(left).items():
-        recalls[kind] = judge.recalls(partial(rows.read_all, then=linear_map(weight)))
-    _say_if_lost(recalls)
-    return {"held_out_recall@20": {kind: float(each.mean()) for kind, each in recalls.items()}}
 
+    def __init__(self, rows: FusedRows, judge: HeldOutItems, left: TrainingPairs) -> None:
+        self.left = left
+        self._rows, self._judge = rows, judge
+        self._recalls = {
+            "generic": judge.recalls(rows.read_all),
+            "raw": judge.recalls(rows.with_columns_as_they_are().read_all),
+        }
 
-def _say_if_lost(recalls: dict[str, Tensor]) -> None:
-    """Warn where what was made, the last of these, finds less than what it was made of."""
-    *_, own = recalls.values()
-    for kind, method in (("generic", "standard"), ("raw", "raw")):
-        lost = recalls[kind] - own
-        if len(own) > 1 and lost.mean() > STANDARD_ERRORS * lost.std() / len(own) ** 0.5:
-            logger.warning(
-                "new items are found less by this than by the features that it is made of: "
-                "recall@20 of held-out ones %.3f, by --method %s %.3f",
-                own.mean(),
-                method,
-                recalls[kind].mean(),
-            )
+    @classmethod
+    def of(
+        cls, rows: FusedRows, pairs: TrainingPairs, share: float, seed: int
+    ) -> "HeldOutTrial | None":
+        """None where no user has items on both sides, or nothing is left to guide."""
+        held_out = hold_items_out(pairs, share, seed)
+        judge, left = HeldOutItems.of(pairs, held_out), pairs.without(held_out)
+        if judge is None or not guides(rows, left):
+            return None
+        return cls(rows, judge, left)
+
+    def judge(self, kind: str, weight: Tensor) -> float:
+        """Recall of a map (d, D), kept under a name, in place of what had that."""
+        read = partial(self._rows.read_all, then=linear_map(weight))
+        self._recalls[kind] = self._judge.recalls(read)
+        return float(self._recalls[kind].mean())
+
+    def loses(self, kind: str, to: str = "generic") -> bool:
+        """Whether one finds clearly less than another, over the users."""
+        lost = self._recalls[to] - self._recalls[kind]
+        return bool(len(lost) > 1 and lost.mean() > STANDARD_ERRORS * lost.std() / len(lost) ** 0.5)
+
+    def figures(self, made: str) -> dict[str, Any]:
+        """For the manifest; a warning where what is made finds less than what it is made of."""
+        means = {kind: float(recall.mean()) for kind, recall in self._recalls.items()}
+        for kind, method in (("generic", "standard"), ("raw", "raw")):
+            if self.loses(made, kind):
+                logger.warning(
+                    "new items are found less by this than by the features that it is made of: "
+                    "recall@20 of held-out ones %.3f, by --method %s %.3f",
+                    means[made],
+                    method,
+                    means[kind],
+                )
+        return {"held_out_recall@20": means}
 
 
 def guides(rows: FusedRows, pairs: TrainingPairs) -> bool:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from sgfd.distill.errors import DistillError
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
-from sgfd.distill.held_out import guides, held_out_figures
+from sgfd.distill.held_out import HeldOutTrial, guides
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.pairs import TrainingPairs
 from sgfd.distill.quality import measure
@@ -64,13 +64,10 @@ def interaction_metric(task: Task, settings: InteractionMetricSettings) -> Made:
     figures: dict[str, Any] = {}
     if task.measured:
         say_if_clipped(rows, settings.dimension)
-        figures = held_out_figures(
-            rows,
-            task.pairs,
-            settings.held_out_share,
-            task.seed,
-            lambda left: {"closed_form": metric_weight(rows, left, settings)},
-        )
+        trial = HeldOutTrial.of(rows, task.pairs, settings.held_out_share, task.seed)
+        if trial is not None:
+            trial.judge("closed_form", metric_weight(rows, trial.left, settings))
+            figures = trial.figures("closed_form")
     weight = metric_weight(rows, task.pairs, settings)
     nested = nested_widths(len(weight))
     made = made_by_fused_student(rows, columns, weight, nested)

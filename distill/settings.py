@@ -125,6 +125,9 @@ class SGFDPlusSettings:
     """Whether leading columns (16, 32, ...) are trained to work by themselves."""
     temperature: Annotated[Positive, Range(0.05, 1, log=True)] = 0.2
     """Temperature of the contrastive loss."""
+    debias: Literal["auto", "on", "off"] = "auto"
+    """Whether popularity is left to the loss, for the vectors not to tell it; auto: where without
+    it items held out are found less than by generic features, and with it more than without."""
     dropout: Annotated[Share, Range(0, 0.8)] = 0.4
     """Share of the content's entries that are left out in training."""
     modality_dropout: Annotated[Share, Range(0, 0.6)] = 0.3

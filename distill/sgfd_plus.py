@@ -20,7 +20,7 @@ from torch.nn import functional
 from sgfd.dataset import distinct
 from sgfd.distill.fused import FusedRows, made_by_fused_student, nested_widths
 from sgfd.distill.geometry import MOST_ITEMS
-from sgfd.distill.held_out import at_most, guides, held_out_figures
+from sgfd.distill.held_out import HeldOutTrial, at_most, guides
 from sgfd.distill.interaction_metric import content_weight, say_if_clipped, unit_scale_weight
 from sgfd.distill.maker import Made, Task
 from sgfd.distill.objective import Interaction, Semantic, Structure
@@ -119,7 +119,7 @@ class SGFDPlus(Trainable):
         if settings.interaction_weight:
             nested = [functional.normalize(y[:, :k], dim=1) for k in self.columns]
             parts["interaction"] = settings.interaction_weight * self.interaction(
-                nested, batch.history, batch.targets, batch.n_targets
+                nested, batch.history, batch.targets, batch.n_targets, batch.degrees
             )
         z = functional.normalize(y, dim=1)
         if settings.structure_weight:
@@ -166,6 +166,7 @@ class ProfileBatch:
         rows: u (c, D). labels: (c,), -1 where there is none.
         history, targets: int64 (2, n), a user's place above an item's; each user has one of both.
         n_targets: (b,), how many a user has.
+        degrees: (c,), users of each item, where popularity is left to the loss.
     """
 
     rows: Tensor
@@ -173,6 +174,7 @@ class ProfileBatch:
     history: Tensor
     targets: Tensor
     n_targets: Tensor
+    degrees: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,11 @@ class Profiles:
         n_targets = np.bincount(targets[0], minlength=len(batch)).astype(np.float32)
         labels = self.labels[torch.from_numpy(items)]
         parts = (labels, *map(torch.from_numpy, (history, targets, n_targets)))
-        return ProfileBatch(self._rows_of(items), *(part.to(self.device) for part in parts))
+        made = ProfileBatch(self._rows_of(items), *(part.to(self.device) for part in parts))
+        if self.settings.debias != "on":
+            return made
+        degrees = torch.from_numpy(self.pairs.item_degrees[items]).float()
+        return replace(made, degrees=degrees.to(self.device))
 
     def _rows_of(self, items: Indices) -> Tensor:
         if 4 * len(self.pairs.items) * self.rows.width > HELD_BYTES:
@@ -250,18 +256,33 @@ def _guided(
     """The closed form and what training makes of it, (d, D), both of all items; and the figures
     of the same without some."""
 
-    def fit(left: TrainingPairs, work: WorkFolder | Checkpoint) -> tuple[Tensor, Tensor]:
+    def fit(
+        left: TrainingPairs, work: WorkFolder | Checkpoint, settings: SGFDPlusSettings
+    ) -> tuple[Tensor, Tensor]:
         start = unit_scale_weight(rows, left, settings).to(task.device)
         return start, trained(start, rows, left, task, settings, work).weight.detach()
 
-    def kinds(left: TrainingPairs) -> dict[str, Tensor]:
-        return dict(zip(("closed_form", "student"), fit(left, task.work), strict=True))
-
     figures: dict[str, Any] = {}
+    trial = None
     if task.measured:
-        share = settings.held_out_share
-        figures = held_out_figures(rows, pairs, share, task.seed, kinds)
-    return *fit(pairs, task.work.stage("all-items")), figures
+        trial = HeldOutTrial.of(rows, pairs, settings.held_out_share, task.seed)
+    if trial is not None:
+        start, weight = fit(trial.left, task.work, settings)
+        trial.judge("closed_form", start)
+        found = trial.judge("student", weight)
+        if settings.debias == "auto" and trial.loses("student"):
+            debiased = replace(settings, debias="on")
+            _, other = fit(trial.left, task.work.stage("debiased"), debiased)
+            if trial.judge("student", other) > found:
+                logger.info(
+                    "popularity is left to the loss (debias=on): without that, held-out items "
+                    "are found less than by generic features"
+                )
+                settings, figures["debiased"] = debiased, True
+            else:
+                trial.judge("student", weight)
+        figures |= trial.figures("student")
+    return *fit(pairs, task.work.stage("all-items"), settings), figures
 
 
 def _fidelity(made: Made, start: Made) -> dict[str, dict[str, Any]]:

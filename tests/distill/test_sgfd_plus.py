@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sgfd.dataset import Interactions, Pairs, Vocabulary, load_dataset
+from sgfd.dataset import Feature, Interactions, ItemCatalog, Pairs, Vocabulary, load_dataset
 from sgfd.distill import InteractionMetricSettings, SGFDPlusSettings, distill
 from sgfd.distill import sgfd_plus as plus
 from sgfd.distill.objective import Interaction, Structure
@@ -39,11 +39,74 @@ def test_interaction_loss_is_that_of_the_formula(rng):
     assert float(found) == pytest.approx(np.mean(losses), rel=1e-9)
 
 
-def interaction_loss(z, history, targets, temperature):
+def interaction_loss(z, history, targets, temperature, degrees=None):
     """Of dense (b, c) matrices of 0 and 1."""
     z, history, targets = (torch.as_tensor(x) for x in (z, history, targets))
     where = [x.nonzero().T for x in (history, targets)]
-    return Interaction(temperature)([z], *where, targets.sum(dim=1).double())
+    return Interaction(temperature)([z], *where, targets.sum(dim=1).double(), degrees)
+
+
+def test_without_popularity_it_is_that_of_adjusted_logits(rng):
+    z = functional.normalize(torch.from_numpy(rng.normal(size=(5, 3))), dim=1).requires_grad_()
+    history = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0]])
+    targets = torch.tensor([[0, 0, 1, 0, 1], [1, 0, 0, 0, 0]])
+    degrees = torch.tensor([3.0, 1.0, 9.0, 2.0, 4.0], dtype=torch.double)
+    profile = functional.normalize(history.double() @ z, dim=1)
+    scores = (profile @ z.T / 0.2 + degrees.log()).masked_fill(history > 0, -torch.inf)
+    log_p = scores.log_softmax(dim=1)
+    first = (log_p[0, 2] / 3 + log_p[0, 4] / 2) / (1 / 3 + 1 / 2)  # 9^-1/2 and 4^-1/2
+    plain = -(first + log_p[1, 0]) / 2
+    ours = interaction_loss(z, history, targets, 0.2, degrees)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-9)
+    gradients = [torch.autograd.grad(loss, z)[0] for loss in (ours, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def steep():
+    """Content tells who likes what, and a few items are taken by all kinds of users."""
+    rng = np.random.default_rng(0)
+    kind, centres = rng.integers(0, 20, 400), rng.normal(size=(20, 64))
+    content = centres[kind] + rng.normal(size=(400, 64)) * 2
+    popularity = 1 / (rng.permutation(400) + 1.0)
+    users = []
+    for _ in range(800):
+        p = popularity * np.where(np.isin(kind, rng.choice(20, 2, replace=False)), 10, 1)
+        users.append(rng.choice(400, 8, replace=False, p=p / p.sum()))
+    pairs = Pairs(np.repeat(np.arange(800), 8), np.concatenate(users).astype(np.int64))
+    nothing = pairs.take(np.zeros(len(pairs), dtype=bool))
+    items = Vocabulary([f"i{number}" for number in range(400)])
+    people = Vocabulary([f"u{number}" for number in range(800)])
+    return replace(
+        load_dataset("sample"),
+        catalog=ItemCatalog(items, {"x": Feature.from_array("x", content.astype(np.float32))}),
+        interactions=Interactions(people, items, pairs, nothing, None),
+    )
+
+
+def test_popularity_is_left_to_the_loss_where_it_does_harm(steep, tmp_path, caplog):
+    caplog.set_level("INFO", "sgfd")
+    settings = SGFDPlusSettings(
+        dimension=16, epochs=10, batch_size=64, learning_rate=1e-2, held_out_share=0.3
+    )
+    made = {
+        debias: distill(steep, tmp_path / debias, replace(settings, debias=debias), threads=1)
+        for debias in ("off", "on", "auto")
+    }
+    rows = {debias: load(each.artifact).modalities["x"] for debias, each in made.items()}
+    recall = {debias: each.quality["held_out_recall@20"] for debias, each in made.items()}
+    assert recall["on"]["student"] > recall["off"]["student"] + 0.02
+    assert "popularity is left to the loss" in caplog.text
+    np.testing.assert_array_equal(rows["auto"], rows["on"])
+    assert made["auto"].quality["debiased"] is True and "debiased" not in made["off"].quality
+    assert recall["auto"] == recall["on"]
+
+
+def test_popularity_stays_where_it_does_no_harm(guided, tmp_path):
+    off = distill(load_dataset("sample"), tmp_path / "x", replace(QUICK, debias="off"), threads=1)
+    assert "debiased" not in guided.quality
+    for name in ("fused.npy", "student.safetensors"):
+        assert (off.artifact / name).read_bytes() == (guided.artifact / name).read_bytes()
 
 
 @pytest.mark.parametrize("temperature", [0.2, 1e-3])  # whose powers alone would overflow

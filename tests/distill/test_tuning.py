@@ -177,8 +177,8 @@ def test_what_can_not_be_searched_is_refused(tmp_path):
 def test_a_trial_spends_no_time_on_figures_that_nobody_reads(tmp_path, monkeypatch):
     from sgfd.distill import sgfd_plus
 
-    asked, figures = [], sgfd_plus.held_out_figures
-    monkeypatch.setattr(sgfd_plus, "held_out_figures", lambda *a: asked.append(1) or figures(*a))
+    asked, of = [], sgfd_plus.HeldOutTrial.of
+    monkeypatch.setattr(sgfd_plus.HeldOutTrial, "of", lambda *a: asked.append(1) or of(*a))
     settings = SGFDPlusSettings(dimension=8, epochs=1)
     ranges = {"dropout": Range(0, 0.5)}
     tune(load_dataset("sample"), tmp_path / "t", settings, trials=2, ranges=ranges, threads=1)
