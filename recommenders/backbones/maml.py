@@ -24,7 +24,7 @@ PAIRS_A_SLICE = 4_096  # scored at once: their 5 d hidden entries each then stay
 
 @dataclass(frozen=True, config=CHECKED)
 class MAMLSettings(BackboneSettings):
-    """Settings of MAML as its authors publish them."""
+    """Settings of MAML as its authors publish them, but for `train_attention`."""
 
     batch_size: Count = 256
     """Training interactions a step."""
