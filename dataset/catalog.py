@@ -157,14 +157,18 @@ class Feature:
     def outlying(self) -> NDArray[np.int64]:
         """Rows over 100 times as long as the median of those that are not 0, ascending.
 
-        One such row can outweigh all others in a column's variance.
+        One such row can outweigh all others in a column's variance. Where there are more than two,
+        and more than one in a hundred, that is how the rows are; so it is with a single column,
+        which may hold prices or counts: then none is named.
 
         Raises:
             DatasetError: a row is NaN in part, or infinite.
         """
         norms = np.sqrt(self._squared_norms)
         some = norms[norms > 0]
-        return np.flatnonzero(norms > OUTLYING * np.median(some)) if len(some) else np.arange(0)
+        rows = np.flatnonzero(norms > OUTLYING * np.median(some)) if len(some) else np.arange(0)
+        few = self.dimension > 1 and len(rows) <= max(2, len(some) // 100)
+        return rows if few else np.arange(0)
 
     @cached_property
     def _squared_norms(self) -> NDArray[np.float32]:
@@ -186,39 +190,38 @@ class Feature:
         Raises:
             DatasetError: a row is NaN in part, or infinite.
         """
-        if not self._tells_items_apart():
-            every = (
-                "holds no number but 0"
-                if not self._squared_norms.any()
-                else "has one row, again and again"
-            )
-            yield every, "export it again, or remove it"
+        count, only = int(self.present.sum()), self._only_row()
+        if not count:
+            yield "no item has it", "export it again, or remove it"
+        elif only is not None and not only.any():
+            yield "holds no number but 0", "export it again, or remove it"
+        elif only is not None and count > 1:
+            yield "has one row, again and again", "export it again, or remove it"
         if len(rows := self.outlying):
             verb = "are" if len(rows) > 1 else "is"
             yield (
                 f"{places(rows, 0)} {verb} over {OUTLYING} times as long as the median row, and "
-                "left out of the columns' mean and scale",
+                "left out of the columns' mean and scale where they are taken",
                 "correct what is wrong there, or make it all NaN (the item lacks it)",
             )
 
-    def _tells_items_apart(self) -> bool:
-        """Whether two rows differ, of those that are there; true of fewer than two."""
+    def _only_row(self) -> NDArray[np.float32] | None:
+        """The row of all items that have one (1, D); None where two differ, or there is none."""
         first = None
         for start, block in self.blocks():
             there = block[self.present[start : start + len(block)]]
             if first is None and len(there):
                 first = there[:1].copy()
             if first is not None and (there != first).any():
-                return True
-        return int(self.present.sum()) < 2
+                return None
+        return first
 
     def broken_rows(self) -> dict[str, list[int]]:
         """All rows that `present` would refuse: `NaN in part` and `infinite`."""
         broken: dict[str, list[int]] = {"NaN in part": [], "infinite": []}
         for start, block in self.blocks():
-            nan, infinite = np.isnan(block), np.isinf(block).any(axis=1)
-            part = nan.any(axis=1) & ~nan.all(axis=1)
-            broken["NaN in part"] += (np.flatnonzero(part) + start).tolist()
+            infinite, in_part = _broken(block)
+            broken["NaN in part"] += (np.flatnonzero(in_part) + start).tolist()
             broken["infinite"] += (np.flatnonzero(infinite) + start).tolist()
         return broken
 
@@ -228,12 +231,10 @@ class Feature:
         return float(self.present.mean()) if len(self.present) else 0.0
 
     def _refuse_broken(self, index: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        infinite = np.isinf(values).any(axis=1)
+        infinite, in_part = _broken(values)
         if infinite.any():
             row = index[infinite.argmax()]
             raise DatasetError(self.source, f"row {row} is infinite", "give finite numbers")
-        nan = np.isnan(values)
-        in_part = nan.any(axis=1) & ~nan.all(axis=1)
         if in_part.any():
             raise DatasetError(
                 self.source,
@@ -248,6 +249,12 @@ class Feature:
     @cached_property
     def _map(self) -> NDArray[Any]:
         return self._rows.window(0, self.shape[0])
+
+
+def _broken(rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows are infinite, and which are NaN in part, bool (b,) each."""
+    nan = np.isnan(rows)
+    return np.asarray(np.isinf(rows).any(axis=1)), np.asarray(nan.any(axis=1) & ~nan.all(axis=1))
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,16 @@ def _check_forms(what: str, ids: Vocabulary, folder: Path, problems: Problems) -
 
 
 def _check_feature(feature: Feature, problems: Problems) -> None:
+    broken: dict[str, list[int]] = {}
     try:
-        broken = feature.broken_rows()
-        oddities = [] if any(broken.values()) else list(feature.oddities())
+        try:
+            for what, remedy in feature.oddities():
+                problems.warning(feature.source, what, remedy)
+        except DatasetError:  # of the first broken row; there may be more
+            broken = feature.broken_rows()
     except DatasetError as error:
         problems.error(error.where, error.what, error.remedy)
         return
-    for what, remedy in oddities:
-        problems.warning(feature.source, what, remedy)
     if not is_modality_name(feature.name):
         problems.warning(
             feature.source,

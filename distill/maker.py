@@ -52,10 +52,13 @@ class Task:
 
     def hold_out(self, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Items to train on, and items held out, at random; an item without any modality is
-        neither. The same share and seed hold out the same items, whatever the method."""
+        neither, nor is one with a row that outlies all others, which would be all that a loss
+        sees. The same share and seed hold out the same items, whatever the method."""
         features = self.catalog.features.values()
-        present = np.stack([feature.present for feature in features]).any(axis=0)
-        items = np.random.default_rng([self.seed, 1]).permutation(np.flatnonzero(present))
+        usable = np.asarray(np.stack([feature.present for feature in features]).any(axis=0))
+        for feature in features:
+            usable[feature.outlying] = False
+        items = np.random.default_rng([self.seed, 1]).permutation(np.flatnonzero(usable))
         count = int(share * len(items))
         return np.sort(items[count:]), np.sort(items[:count])
 

@@ -125,7 +125,8 @@ class Float16(Codec):
             raise FeatureSetError(
                 "float16",
                 f"can't hold {largest:g}",
-                "leave it out, or standardise the features (--method standard)",
+                "leave it out, or standardise the features (--method standard) without rows that "
+                "are far longer than the others",
             )
         return rows.astype("<f2")
 

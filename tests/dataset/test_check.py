@@ -314,6 +314,8 @@ SILENT = {
     "a label without a name": ("sgfd", lambda f: append(f, "labels.csv", "8"), "labels.csv: line 4: the name is empty (the label is called by its number); give"),
     "no interaction": ("native", lambda f: change_interactions(f, lambda t: t.slice(0, 0)), "interactions.parquet: has no rows"),
     "nothing but zeros": ("native", lambda f: resave(f, "image.npy", np.zeros_like), "image.npy: holds no number but 0"),
+    "no item has it": ("native", lambda f: resave(f, "image.npy", lambda x: np.full(x.shape, np.nan, np.float32)), "image.npy: no item has it; export it again"),
+    "one row of zeros": ("native", lambda f: resave(f, "image.npy", lambda x: np.where(np.arange(len(x))[:, None] == 0, 0, np.nan).astype(np.float32)), "image.npy: holds no number but 0"),
     "one row for all": ("native", lambda f: resave(f, "image.npy", lambda x: np.broadcast_to(x[:1], x.shape)), "image.npy: has one row, again and again"),
     "a row of another scale": ("native", lambda f: resave(f, "image.npy", lambda x: np.concatenate([x[:1] * 1e6 + 1e6, x[1:]])), "image.npy: row 0 is over 100 times as long as the median row, and left out of"),
     "ratings": ("native", lambda f: change_interactions(f, lambda t: t.append_column("rating", pa.array([5] * 6))), "column rating is not read: every row counts"),

@@ -76,6 +76,19 @@ def test_rows_that_outlie_all_others_do_not_count(rng, factor):
     np.testing.assert_allclose(covariance(feature, got, device).matrix, expected, atol=1e-6)
 
 
+def test_what_many_rows_are_is_no_outlier(rng):
+    prices = np.where(np.arange(300) < 160, 1, 1000).astype(np.float32)[:, None]
+    assert not len(Feature.from_array("x", prices).outlying)
+    np.testing.assert_allclose(
+        column_statistics(Feature.from_array("x", prices)).scale, prices.std()
+    )
+    values = rng.normal(size=(300, 4)).astype(np.float32)
+    values[:4] *= 1e4
+    assert not len(Feature.from_array("x", values).outlying)  # over one in a hundred
+    values[3] /= 1e4
+    assert Feature.from_array("x", values).outlying.tolist() == [0, 1, 2]
+
+
 @given(offset=st.sampled_from([0, 1, 15, 17, 1e3, 1e6]), seed=st.integers(0, 999))
 @settings(deadline=None, max_examples=30)
 def test_the_folded_student_is_the_student_on_standardised_rows(offset, seed):
