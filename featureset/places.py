@@ -172,12 +172,14 @@ class Folder:
                 return None
             return found
 
-    def read_or_none(self, name: str, limit: int) -> bytes | None:
-        """A small file's content; None where there is none. A busy server is asked again."""
+    def read_or_none(self, name: str, limit: int, head: bytes = b"") -> bytes | None:
+        """A small file's content; None where there is none, or none that begins with the head. A
+        busy server is asked again."""
         with talking(self.at(name)):
             for tries in range(1, TRIES + 1):
                 try:
-                    return self.read(name, limit)
+                    content = self.read(name, limit, head)
+                    return content if content.startswith(head) else None
                 except Exception as error:
                     status = getattr(error, "status", 0)
                     # A web server that keeps its list of files to itself forbids what is not there.
@@ -188,12 +190,15 @@ class Folder:
                 time.sleep(0.2 * tries)
         raise AssertionError  # the last try returned or raised
 
-    def read(self, name: str, limit: int) -> bytes:
-        """A small file's content; what its library raises comes through."""
+    def read(self, name: str, limit: int, head: bytes = b"") -> bytes:
+        """A small file's content, or a part of it that does not begin with the head; what its
+        library raises comes through."""
         content = bytearray()
         with self._stream(name, 0) as (file, _):
             while block := file.read(min(BLOCK_BYTES, limit + 1 - len(content))):
                 content += block
+                if len(content) >= len(head) and not content.startswith(head):
+                    return bytes(content)
         if len(content) > limit:
             raise FeatureSetError(
                 self.at(name), f"has more than {limit} bytes", "ask whoever published it"
@@ -347,7 +352,12 @@ def place_at(url: str) -> Place:
         path, root = str(folder.absolute()), folder.parent
     if protocol == "file" and "://" not in url and is_address(url):
         raise FeatureSetError(shown, "is no address", "write PROTOCOL://PLACE/NAME, or a folder")
-    if "::" in url or (protocol in HTTP and ("?" in url or "#" in url)):
+    if (
+        "::" in url
+        or path.find("::") >= 0
+        or "\0" in path
+        or (protocol in HTTP and ("?" in url or "#" in url))
+    ):
         raise FeatureSetError(shown, "is no plain address", "write PROTOCOL://PLACE/NAME")
     try:
         fs, path = fsspec.url_to_fs(path, **_patience(protocol))
@@ -379,7 +389,8 @@ def place_at(url: str) -> Place:
 def _path_of(url: str) -> str:
     """What `file://` names (RFC 8089): of this host, and escaped as addresses are."""
     path = url.partition("://")[2]
-    return unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path)
+    path = path.removeprefix("localhost") if path.startswith("localhost/") else path
+    return unquote(path, errors="surrogateescape")
 
 
 def _linked_names(page: bytes, address: str) -> list[str]:

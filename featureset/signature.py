@@ -61,10 +61,9 @@ def signature_in(folder: Folder) -> bytes | None:
     A web server may answer with a page of its own where there is no such file: that is none.
 
     Raises:
-        FeatureSetError: the file is none that could be one, or can't be read.
+        FeatureSetError: the file is longer than any, or can't be read.
     """
-    content = folder.read_or_none(SIGNATURE, SIGNATURE_BYTES)
-    return content if content and content.startswith(_HEAD) else None
+    return folder.read_or_none(SIGNATURE, SIGNATURE_BYTES, head=_HEAD)
 
 
 def check_signature(where: str | Path, manifest: bytes, signature: bytes | None, key: Path) -> None:

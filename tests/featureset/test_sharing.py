@@ -61,6 +61,13 @@ def test_a_file_s_address_is_escaped_and_may_name_this_host(sets, tmp_path):
     assert got.version == version
 
 
+@pytest.mark.parametrize("escaped", ["a%3A%3Ab/office", "a%00b/office"])
+def test_an_address_is_no_plainer_for_being_escaped(sets, tmp_path, escaped):
+    with pytest.raises(FeatureSetError, match="is no plain address"):
+        push(sets[0], f"file://{tmp_path}/{escaped}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maker0", "maker1"]
+
+
 def test_a_page_in_place_of_a_signature_is_none(sets, tmp_path):
     folder = tmp_path / "shared" / "office"
     folder.parent.mkdir()

@@ -38,18 +38,18 @@ def test_what_is_signed_is_known_by_the_public_key(feature_set, keys):
         check_signature_of(load(feature_set), public(keys[1]))
 
 
-@pytest.mark.parametrize("spoil", ["longer than any", "elsewhere", "a page"])
-def test_what_is_pulled_unsigned_is_verified_as_that(feature_set, keys, tmp_path, spoil):
-    """The same rule for a set at hand and for one that is shared."""
+@pytest.mark.parametrize("spoil", ["longer than any", "elsewhere", "a page", "a long page"])
+def test_what_push_takes_for_no_signature_is_none_here(feature_set, keys, tmp_path, spoil):
     file = sign(load(feature_set), keys[0])
     if spoil == "elsewhere":
         file.rename(tmp_path / "signature")
         file.symlink_to(tmp_path / "signature")
     else:
         content = file.read_bytes()
-        file.write_bytes(content + b"\n" * 2**16 if spoil == "longer than any" else b"<html>")
-    told = {"elsewhere": "leads out of", "longer than any": "more than", "a page": "not signed"}
-    with pytest.raises(FeatureSetError, match=told[spoil]):
+        page = b"<html>" * (2**16 if spoil == "a long page" else 1)
+        file.write_bytes(content + b"\n" * 2**16 if spoil == "longer than any" else page)
+    told = {"elsewhere": "leads out of", "longer than any": "more than"}
+    with pytest.raises(FeatureSetError, match=told.get(spoil, "not signed")):
         check_signature_of(load(feature_set), public(keys[0]))
 
 
