@@ -18,7 +18,7 @@ sums s_u = sum_i a_ui u_i / |a_i|, never C itself:
     U'CU = sum_u w_u s_u s_u' - U'U.
 
 All of it takes D x D numbers and D^3 steps; where the items are far fewer than the columns, it is
-solved in the space of their rows (`row_space.py`), from which nothing of it leads out.
+solved in the space of their rows (`row_space.py`): beside it, M is content I.
 """
 
 import logging

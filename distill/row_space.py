@@ -16,8 +16,8 @@ class RowSpace:
     """u Q of the rows u, with the columns of Q orthonormal and n items' rows among what they span.
 
     Inner products of these items' rows are those of u, so what is solved for u Q is solved for u,
-    with n columns in place of D. Of the directions that no item has a part in there are some, at
-    random, where as many columns are wanted.
+    with some more than n columns in place of D: of the directions that no item has a part in, which
+    are all alike to what is solved, there are as many as could be among its d largest.
 
     Attributes:
         basis: Q, float32 on the device; None where the columns are taken as they are.
@@ -27,9 +27,9 @@ class RowSpace:
     basis: Tensor | None
 
     @classmethod
-    def of(cls, rows: FusedRows, items: NDArray[np.int64], least: int) -> "RowSpace":
-        """Of these items, where half of the columns are enough for them and for `least`."""
-        size = max(len(items), least)
+    def of(cls, rows: FusedRows, items: NDArray[np.int64], dimension: int) -> "RowSpace":
+        """Of these items and d further directions, where half of the columns are enough."""
+        size = len(items) + dimension
         if not len(items) or 2 * size > rows.width:
             return cls(rows, None)
         spanning = np.random.default_rng(0).standard_normal((rows.width, size))

@@ -100,13 +100,29 @@ def wide(made, rng):
 def test_more_columns_than_items_are_solved_in_the_space_of_the_rows(wide, monkeypatch):
     rows, pairs = wide
     settings = replace(SETTINGS, dimension=2)
-    assert RowSpace.of(rows, pairs.items, 2).width == 9
+    assert RowSpace.of(rows, pairs.items, 2).width == 11
     maps = metric_weight(rows, pairs, settings), content_weight(rows, pairs.items, 2)
-    monkeypatch.setattr(RowSpace, "of", lambda rows, items, least: RowSpace(rows, None))
+    monkeypatch.setattr(RowSpace, "of", lambda rows, items, dimension: RowSpace(rows, None))
     dense = metric_weight(rows, pairs, settings), content_weight(rows, pairs.items, 2)
     for got, expected in zip(maps, dense, strict=True):
         assert (got.norm(dim=1) > settings.content**0.5 * 1.01).all()  # the items' own directions
         torch.testing.assert_close(got.T @ got, expected.T @ expected, atol=1e-5, rtol=0)
+
+
+def test_beyond_what_items_tell_it_is_as_good_as_dense(wide, monkeypatch):
+    """Directions that no item has a part in are all alike, and come before what is pushed apart."""
+    rows, pairs = wide
+    settings = replace(SETTINGS, dimension=8)
+    weight, seen = metric_weight(rows, pairs, settings), rows.read(pairs.items)
+    assert RowSpace.of(rows, pairs.items, 8).basis is not None
+    monkeypatch.setattr(RowSpace, "of", lambda rows, items, dimension: RowSpace(rows, None))
+    dense = metric_weight(rows, pairs, settings)
+    norms, expected = weight.norm(dim=1), dense.norm(dim=1)
+    torch.testing.assert_close(norms, expected, atol=1e-5, rtol=0)
+    told = expected > settings.content**0.5 + 1e-3
+    assert 0 < told.sum() < 8
+    gram = [(seen @ each[told].T) @ (seen @ each[told].T).T for each in (weight, dense)]
+    torch.testing.assert_close(*gram, atol=1e-5, rtol=0)
 
 
 def test_a_map_may_be_wider_than_there_are_items(wide):
