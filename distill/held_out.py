@@ -88,7 +88,8 @@ class HeldOutTrial:
 
     `held_out_recall@20` is that of nearest neighbour among the held-out items: by the generic
     features (fused), by the same with their columns as they are (`raw`), and by each map that is
-    judged. Of settings none is chosen by it: on so few items it differs more by chance.
+    judged. No size is chosen by it, nor any weight: on so few items it differs more by chance.
+    What `loses` by more than that may be made otherwise.
 
     Attributes:
         left: the pairs that are left, to fit to.

@@ -3,7 +3,8 @@
 The start is `interaction_metric.py`'s linear map. From there the same map is trained so that the
 mean of some of a user's training items is near his others (`objective.py`), at every nested
 width, for a fixed number of epochs. A first training leaves a tenth of the items out, with their
-interactions, to measure what new items get; the map that is kept is trained on all.
+interactions, to measure what new items get; where that is clearly less than by generic features, a
+second one leaves popularity to the loss. The map that is kept is trained on all.
 """
 
 import logging
@@ -33,7 +34,7 @@ from sgfd.jobs import Checkpoint, WorkFolder
 logger = logging.getLogger("sgfd")
 
 STRUCTURE_ITEMS = 256  # of a step, among which cosines are compared
-HELD_BYTES = 2**28  # of rows that are read once, not at every step
+HELD_BYTES = 2**28  # of rows read once, not at every step; twice that while they are read
 ONE_BY_ONE = 4_000_000  # entries that torch's dropout may draw, one after the other on a CPU
 
 Indices = NDArray[np.int64]
@@ -75,6 +76,7 @@ def _say_what_has_no_effect(task: Task, settings: SGFDPlusSettings, guided: bool
     labelled = labels is not None and bool((labels >= 0).any())
     idle = {
         "structure_weight": settings.structure_weight and not guided,
+        "debias": settings.debias == "on" and not guided,
         "semantic_weight": settings.semantic_weight and not (guided and labelled),
     }
     if names := [name for name, has_none in idle.items() if has_none]:
@@ -270,7 +272,8 @@ def _guided(
         start, weight = fit(trial.left, task.work, settings)
         trial.judge("closed_form", start)
         found = trial.judge("student", weight)
-        if settings.debias == "auto" and trial.loses("student"):
+        learns = settings.interaction_weight > 0
+        if settings.debias == "auto" and learns and trial.loses("student"):
             debiased = replace(settings, debias="on")
             _, other = fit(trial.left, task.work.stage("debiased"), debiased)
             if trial.judge("student", other) > found:

@@ -67,6 +67,17 @@ from sgfd.jobs import (
 
 logger = logging.getLogger("sgfd")
 
+# What `quality` holds beside the modalities' figures, which stand there by the modality's name.
+FIGURES = (
+    "held_out_items",
+    "majority_accuracy",
+    "trained_epochs",
+    "reconstruction_error",
+    "codes_used",
+    "unique_ids",
+    "debiased",
+    "tuned_on_held_out_and_valid",
+)
 EXPORT_ROWS = 8192
 MOST_IN_LABELS = MANIFEST_BYTES // 2  # bytes; the manifest holds more than the labels' names
 BESIDE_LABEL = 10  # bytes of a line of the manifest around a label's name
@@ -186,8 +197,8 @@ def distill(
         task = Task(catalog, seed, torch_device, work, pairs)
         made = known_method.make(task, settings)
         quality = dict(figures or {}) | made.quality
-        for name, figures in geometry(task, made).items():
-            quality[name] = quality.get(name, {}) | figures
+        for name, measured in geometry(task, made).items():
+            quality[name] = quality.get(name, {}) | measured
         manifest = Manifest(
             name=target.name,
             created=now(),
@@ -441,6 +452,12 @@ def _check_modalities(catalog: ItemCatalog) -> None:
                 feature.source,
                 f"a feature set can't call a modality {name!r}",
                 "name it in lower-case letters, digits and _",
+            )
+        if name in FIGURES:
+            raise DistillError(
+                feature.source,
+                f"the modality's name {name!r} is that of a figure",
+                "name it otherwise",
             )
         if not feature.present.any():
             raise DistillError(

@@ -16,10 +16,13 @@ WORDS = {
     "majority accuracy": "of always guessing the most frequent label: the floor.",
     "fidelity": "mean cosine of student and teacher (of sgfd-plus: the closed form it starts at).",
     "tuned on held out and valid": "of the search that chose the settings, by training and valid "
-    "interactions of items left out; test had no part in it.",
+    "interactions of items left out, when the set was made; test had no part in it.",
     "held out recall@20": "share of a user's items among the 20 nearest to his others, where a fit "
-    "of its own had left these items out; closed form is the start of student; what is given at "
-    "its best epoch was chosen by these very items, so a little high; higher is better.",
+    "of its own had left these items out; closed form is the start of student; raw is generic with "
+    "its columns as they are; what is given at its best epoch was chosen by these very items, so a "
+    "little high; higher is better.",
+    "debiased": "popularity was left to the loss, as held-out items were found better so: their "
+    "figure is the better of two, so a little high.",
 }
 
 

@@ -340,7 +340,7 @@ class Manifest(_Part):
         came = self.derived_from
         if came is not None and came.kept + came.added != self.dataset.n_items:
             raise ValueError("kept and added rows are not all of the items")
-        self._has_names_of_modalities(names)
+        self._names_its_modalities(names)
         self._has_sound_encodings()
         folded = [name.casefold() for name in (MANIFEST, SIGNATURE, *self.files)]
         if len(set(folded)) != len(folded):
@@ -349,7 +349,8 @@ class Manifest(_Part):
             raise ValueError(f"no record of the file {sorted(missing)[0]}")
         return self
 
-    def _has_names_of_modalities(self, names: list[str]) -> None:
+    def _names_its_modalities(self, names: list[str]) -> None:
+        """Whether all that stands for a modality is one, once, of the kind that it has to be."""
         for listed in (
             self.default_modalities,
             self.neighbours.modalities if self.neighbours else [],

@@ -10,6 +10,7 @@ import pytest
 from sgfd.dataset import DatasetError, load_dataset
 from sgfd.distill import DistillError, PCASettings, SGFDSettings, distill, stage
 from sgfd.distill.maker import MadeModality
+from sgfd.distill.methods import METHODS
 from sgfd.featureset import load, verify
 from sgfd.jobs import JobError
 
@@ -37,6 +38,34 @@ def test_rows_are_reproduced_from_columns_with_large_offsets_too(made, rng, quic
     )
     np.testing.assert_allclose(features.embed("image", image), features.modalities["image"], atol=1e-5)  # fmt: skip  # noqa: E501
     assert np.isnan(features.modalities["image"]).all(axis=1).nonzero()[0].tolist() == [7]
+
+
+@pytest.mark.parametrize("name", stage.FIGURES)
+def test_no_modality_is_called_as_a_figure(made, rng, tmp_path, name):
+    dataset = made([0, 1] * 20, 40, **{name: rng.normal(size=(40, 4)).astype(np.float32)})
+    with pytest.raises(DistillError, match=f"the modality's name '{name}' is that of a figure"):
+        distill(dataset, tmp_path / "x", method="standard", threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["autoencoder", "sgfd", "rq-vae", "pca", "standard"])
+def test_a_row_of_another_scale_changes_the_others_little_or_nothing(made, rng, tmp_path, method):
+    settings = METHODS[method].settings
+    quick = {"epochs": 3} if "epochs" in settings.__dataclass_fields__ else {}
+    image = rng.normal(size=(60, 8)).astype(np.float32)
+    spoilt = image.copy()
+    spoilt[7] *= 1e25
+    image[7] = np.nan
+    rows = [
+        load(
+            distill(
+                made([0, 1] * 30, 60, image=x), tmp_path / k, settings(**quick), threads=1
+            ).artifact
+        ).modalities["image"]
+        for k, x in (("without", image), ("with", spoilt))
+    ]
+    others = np.arange(60) != 7
+    np.testing.assert_allclose(rows[1][others], rows[0][others], atol=1e-5)
 
 
 def test_published_rows_are_unit_vectors(sample_features):
