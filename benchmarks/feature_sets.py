@@ -38,6 +38,7 @@ from sgfd.featureset import (
     DatasetOrigin,
     FeatureSetWriter,
     Fingerprints,
+    Labels,
     Manifest,
     Modality,
     Producer,
@@ -108,7 +109,7 @@ def measure(work: str, place: Path, items: int, repeats: int) -> dict[str, float
         wanted = np.random.default_rng(1).permutation(ids)
         works: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {
             "write": (lambda: write(copy, ids, rows), lambda: write_plainly(copy, plain, piece)),
-            "verify": (lambda: verify(place), lambda: hash_all(place)),
+            "verify": (lambda: sound(place), lambda: hash_all(place)),
             "open": (lambda: load(place), None),
             "align": (
                 lambda: load(place).align(wanted),
@@ -156,6 +157,9 @@ def write(folder: Path, ids: np.ndarray, rows: np.ndarray) -> None:
     labels = np.array(["a", "b", None], dtype=object)[np.arange(items) % 3]
     manifest = Manifest(
         name="benchmark",
+        labels=Labels(
+            count=2, names=["a", "b"], coverage=sum(label is not None for label in labels) / items
+        ),
         created=now(),
         producer=Producer(name="sgfd", version="0"),
         method="raw",
@@ -194,6 +198,11 @@ def write_plainly(copied: Path, folder: Path, content: bytes) -> None:
                 piece.tofile(out)
                 digest.update(piece)
                 left -= len(piece)
+
+
+def sound(folder: Path) -> None:
+    if problems := verify(folder):
+        raise AssertionError(problems)
 
 
 def hash_all(folder: Path) -> None:

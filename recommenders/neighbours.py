@@ -48,12 +48,12 @@ def nearest_edges(
     place = np.full(inputs.n_items, -1)
     place[answering] = np.arange(len(answering))
     own = place[asking]
-    left_out = np.flatnonzero(own >= 0) if not itself else np.empty(0, np.int64)
-    others = ItemSets.from_pairs(left_out, own[left_out], len(asking), max(len(answering), 1))
+    asks = np.flatnonzero(own >= 0) if not itself else np.empty(0, np.int64)
+    left_out = ItemSets.from_pairs(asks, own[asks], len(asking), max(len(answering), 1))
     found = np.full((len(asking), k), -1)
     cosines = np.zeros((len(asking), k), dtype=np.float32)
     if len(answering):
-        found, cosines = top_k(unit[asking], unit[answering], k, others)
+        found, cosines = top_k(unit[asking], unit[answering], k, left_out)
     row, column = np.nonzero(found >= 0)
     edges = asking[row], answering[found[row, column]], cosines[row, column]
     items, neighbours, weight = (torch.from_numpy(np.asarray(part)) for part in edges)
@@ -82,7 +82,11 @@ def affinity_of_nearest(modality: ModalityFeatures, inputs: Inputs, k: int) -> I
     MGCN's item-item view. A cosine below 0 counts 0, for a sum must not be below it.
     """
     items, neighbours, cosines = nearest_edges(modality, inputs, k, itself=True)
-    affinity = cosines.clamp_min(0.0)
-    degree = affinity.new_zeros(inputs.n_items).index_add(0, items, affinity)
-    scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
-    return ItemGraph(items, neighbours, affinity * scale[items] * scale[neighbours], inputs.n_items)
+    return normalised_graph(items, neighbours, cosines.clamp_min(0.0), inputs.n_items)
+
+
+def normalised_graph(rows: Tensor, columns: Tensor, weight: Tensor, n_items: int) -> ItemGraph:
+    """D^-1/2 W D^-1/2 of edges (E,) with weights of 0 or more, D the sums of W's rows."""
+    degree = weight.new_zeros(n_items).index_add(0, rows, weight)
+    scale = degree.clamp(min=1e-12).rsqrt()
+    return ItemGraph(rows, columns, weight * scale[rows] * scale[columns], n_items)

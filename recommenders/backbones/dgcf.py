@@ -52,8 +52,8 @@ class DGCF(Backbone):
 
     The routing coefficients are constants to the gradient: they are assignments, as in
     capsule networks, and the vectors learn through the sums that they weigh. The authors' code
-    also brings both vectors of the last line to unit norm, which the paper does not say. The model
-    has no features: they are left out.
+    also brings both vectors of the last line to unit norm, which the paper does not say. DGCF has
+    no features: they are left out.
     """
 
     Settings: ClassVar[type[BackboneSettings]] = DGCFSettings

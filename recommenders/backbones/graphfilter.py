@@ -16,7 +16,7 @@ from torch.nn import functional
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
-from sgfd.recommenders.neighbours import ItemGraph, nearest_edges
+from sgfd.recommenders.neighbours import ItemGraph, nearest_edges, normalised_graph
 from sgfd.settings import CHECKED, Count, NotNegative, Range, Share
 
 POWERS = 8  # of R'R that sharpen the patterns
@@ -151,6 +151,4 @@ def symmetric_graph(items: Tensor, neighbours: Tensor, cosines: Tensor, n_items:
     weight = functional.relu(torch.cat([cosines, cosines]))
     larger = torch.zeros(len(keys), device=items.device).scatter_reduce(0, place, weight, "amax")
     rows, columns = keys // n_items, keys % n_items
-    degree = torch.zeros(n_items, device=items.device).index_add_(0, rows, larger)
-    scale = degree.clamp(min=1e-12).rsqrt()
-    return ItemGraph(rows, columns, larger * scale[rows] * scale[columns], n_items)
+    return normalised_graph(rows, columns, larger, n_items)
