@@ -114,13 +114,12 @@ class FeatureSet:
         return _objects(self._ids())
 
     def check_items(self) -> None:
-        """Whether there is one id a row, each once, and one label a row, or null.
+        """Whether there is one id a row, each once.
 
         Raises:
             FeatureSetError: there is not.
         """
         self._ids()
-        self._column("label")
 
     def _ids(self) -> pa.ChunkedArray:
         ids = self._column("item_id")
@@ -134,7 +133,11 @@ class FeatureSet:
         return _objects(self._column("label"))
 
     def label_counts(self) -> dict[str | None, int]:
-        """How many items have each label, and how many have None."""
+        """How many items have each label, and how many have None.
+
+        Raises:
+            FeatureSetError: there is not one label a row, or null.
+        """
         counts = self._column("label").value_counts()
         found = zip(
             counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True
