@@ -197,7 +197,14 @@ def test_maml_is_its_formula(inputs, with_features, monkeypatch):
         hinge(distance(u, i), [distance(u, j) for j in js], 1.0, 9) for u, i, js in pairs_of(batch)
     ]
     points = torch.cat([model.users.weight[batch.users], model.items.weight[batch.items]])
-    expected = {"metric": sum(metric) / 20, "covariance": 5.0 * covariance(points)}
+    decayed = sum(
+        w for layer in (model.inward, model.outward) for w in layer.weight.reshape(-1) ** 2
+    )
+    expected = {
+        "metric": sum(metric) / 20,
+        "covariance": 5.0 * covariance(points),
+        "attention": 100.0 / 2 * decayed / 20,
+    }
     if with_features:
         chosen = [k for _, i, js in pairs_of(batch) for k in (i, *js) if there[k]]
         apart = [(model.items.weight[k] - projected(k)).square().sum() for k in chosen]
