@@ -141,7 +141,11 @@ def features_path(reference: str, artifacts_root: Path) -> Path:
     if is_version or is_name:
         return named
     if not Path(reference).exists() and artifacts_root.is_dir():
-        known = {path.name.partition("@")[0] for path in artifacts_root.glob("[!.]*")}
+        known = {
+            path.name.partition("@")[0]
+            for path in artifacts_root.glob("[!.]*")
+            if path.is_dir() or path.name.endswith("@latest")
+        }
         if near := difflib.get_close_matches(reference, sorted(known), cutoff=0.5):
             raise click.UsageError(
                 f"feature set {reference!r}: is not in {artifacts_root} and no folder; "
@@ -200,9 +204,10 @@ def runs_made_with(
     for record in places:
         try:
             features = json.loads(record.read_bytes())["features"]
-        except (ValueError, KeyError, TypeError):
+            made_with = features is not None and features["manifest_sha256"] == manifest_sha256
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # no record of a run
-        if features is not None and features.get("manifest_sha256") == manifest_sha256:
+        if made_with:
             found.append(str(record.parent))
     return found
 

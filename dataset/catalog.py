@@ -324,7 +324,7 @@ def open_npy(path: Path) -> NDArray[Any]:
             path, f"is truncated or no .npy file ({reason})", "export it again"
         ) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise DatasetError(path, "holds no numbers", "save it as float32")
+        raise DatasetError(path, "holds no numbers", "save features as float32, labels as integers")
     return array
 
 

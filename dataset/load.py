@@ -13,6 +13,7 @@ from sgfd.dataset.problems import Problem, Problems
 from sgfd.dataset.sample import make_sample
 
 SAMPLE = "sample"
+SHOWN_NAMES = 8  # of data sets, where none is near what was asked for
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def find_dataset(reference: str | Path, data_root: Path | None = None) -> Path:
         if folder.is_file():
             raise DatasetError(folder, "is a file", "give the folder that holds it")
     known = [name for name, _ in list_datasets(data_root)]
-    near = difflib.get_close_matches(str(reference), known, cutoff=0.5) or known
+    near = difflib.get_close_matches(str(reference), known, cutoff=0.5) or known[:SHOWN_NAMES]
     raise DatasetError(
         f"data set {str(reference)!r}",
         "is no folder" if is_place else f"is not in {root} and no folder",

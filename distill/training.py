@@ -21,7 +21,16 @@ from sgfd.distill.settings import (
     SGFDPlusSettings,
     SGFDSettings,
 )
-from sgfd.jobs import Checkpoint, WorkFolder, deferred_interrupt, pack, progress, subset, unpack
+from sgfd.jobs import (
+    Checkpoint,
+    WorkFolder,
+    deferred_interrupt,
+    of_this_work,
+    pack,
+    progress,
+    subset,
+    unpack,
+)
 
 logger = logging.getLogger("sgfd")
 
@@ -71,8 +80,8 @@ class TrainingState:
         best, best_epoch: lowest held-out loss, and after how many epochs.
     """
 
-    epoch: int = 0
-    step: int = 0
+    epoch: int
+    step: int
     total: float = 0.0
     best: float = float("inf")
     best_epoch: int = 0
@@ -111,11 +120,13 @@ def fit(
     """
     settings = model.settings
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate)
-    state, best = TrainingState(), _copy(model)
+    state, best = TrainingState(epoch=0, step=0), _copy(model)
     if saved := work.restore():
         tensors, record = saved
-        unpack(tensors, model, optimizer)
-        state, best = TrainingState.from_json(record), subset(tensors, "best.")
+        with of_this_work(work.path):
+            state, best = TrainingState.from_json(record), subset(tensors, "best.")
+            model.load_state_dict(best)  # where they don't fit, now and not at the end
+            unpack(tensors, model, optimizer)
         logger.info("distillation goes on from epoch %d, batch %d", state.epoch + 1, state.step)
 
     def checkpoint() -> None:

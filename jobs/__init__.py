@@ -1,7 +1,7 @@
 """What a long computation needs: a device, a work folder, checkpoints, progress, Ctrl-C."""
 
 import sgfd.openmp  # noqa: F401 (before torch)
-from sgfd.jobs.checkpoint import Checkpoint, pack, subset, unpack
+from sgfd.jobs.checkpoint import Checkpoint, of_this_work, pack, subset, unpack
 from sgfd.jobs.device import (
     keep_freed_memory,
     peak_memory_bytes,
@@ -25,6 +25,7 @@ __all__ = [
     "hide_progress",
     "keep_freed_memory",
     "locked",
+    "of_this_work",
     "pack",
     "peak_memory_bytes",
     "progress",

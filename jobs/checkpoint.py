@@ -1,6 +1,8 @@
 """The state of a training run as plain tensors, so that a checkpoint needs no pickle."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,6 +68,22 @@ def pack(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     if _on_gpu():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     return tensors
+
+
+@contextmanager
+def of_this_work(path: Path) -> Iterator[None]:
+    """What a checkpoint holds is put back inside; what doesn't fit is refused in one line.
+
+    Raises:
+        JobError: it is a checkpoint, but of something else.
+    """
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise JobError(
+            path, f"the checkpoint is of another work ({reason})", "delete it and run again"
+        ) from None
 
 
 def unpack(tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:

@@ -186,19 +186,16 @@ class WorkFolder:
     def _take_over(self) -> None:
         """Keep what an earlier, ended process left of the same work; clear anything else."""
         record = self.folder / "identity.json"
-        left = record.read_text(encoding="utf-8") if record.exists() else None
-        if left == self._identity and self._checkpoints():
+        left = record.read_bytes() if record.exists() else None
+        identity = self._identity.encode()
+        if left == identity and self._checkpoints():
             logger.info("resuming unfinished work on %s from its last checkpoint", self.target)
         else:
             if left is not None:
-                why = (
-                    "has no checkpoint"
-                    if left == self._identity
-                    else "had other inputs or settings"
-                )
+                why = "has no checkpoint" if left == identity else "had other inputs or settings"
                 logger.info("unfinished work on %s %s: starting over", self.target, why)
             for checkpoint in self._checkpoints():
                 checkpoint.unlink()
         shutil.rmtree(self.result, ignore_errors=True)
         self.result.mkdir()
-        write_file(record, self._identity.encode())
+        write_file(record, identity)

@@ -220,7 +220,7 @@ def _train(
     **changes: Any,
 ) -> tuple[Backbone, TrainingState]:
     """A backbone after a training by the real loop: its best epoch by `score`, else the last."""
-    model, state = _build(kind, inputs, **changes), TrainingState()
+    model, state = _build(kind, inputs, **changes), TrainingState(epoch=0, step=0)
     if kind.trained:
         epochs = count(1)
         with tempfile.TemporaryDirectory() as folder, WorkFolder(Path(folder) / "run", {}) as work:

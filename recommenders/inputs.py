@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sgfd.featureset import FeatureSet, Rows
+from sgfd.featureset import FeatureSet, FeatureSetError, Rows
 from sgfd.recommenders.item_sets import Indices, ItemSets
 
 BLOCK_ROWS = 8192
@@ -120,7 +120,8 @@ def aligned_features(
             dimensions); to unit norm where the whole rows have it.
 
     Raises:
-        FeatureSetError: the set has no such modality, or its leading columns do not stand alone.
+        FeatureSetError: the set has no such modality, a row is not finite, or its leading columns
+            do not stand alone.
     """
     known = rows >= 0
     aligned = {}
@@ -131,6 +132,12 @@ def aligned_features(
         values = _stored_rows(features.modalities[name], rows, dimension)
         present = known & ~np.isnan(values[:, 0])
         values[~present] = 0
+        if not (finite := np.isfinite(values).all(axis=1)).all():
+            raise FeatureSetError(
+                features.path,
+                f"{name}: row {rows[finite.argmin()]} is not finite",
+                "have the set made again; `pipeline features verify` tells more",
+            )
         if dimension is not None and normalised[name]:
             _to_unit_norm(values)
         factor = 1.0

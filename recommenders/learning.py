@@ -38,7 +38,7 @@ def learn(
     kind, sets = prepared.kind, prepared.sets
     inputs = make_inputs(sets.train, prepared.features, prepared.device)
     if not kind.trained:
-        return kind(inputs, settings).to(prepared.device), TrainingState()
+        return kind(inputs, settings).to(prepared.device), TrainingState(epoch=0, step=0)
     growing = None
     if sets.split != "given" and kind.scores_new_items and prepared.features:
         growing = KnownItems(kind, inputs, settings)

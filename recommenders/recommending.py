@@ -76,9 +76,9 @@ def write_recommendations(
         FeatureSetError: another process is writing it.
     """
     path = Path(path)
-    if path.exists() and not (overwrite and path.is_file()):
+    if path.exists() and not overwrite:
         raise JobError(path, "exists already", "choose another name or add --overwrite")
-    if path.exists() and not _holds_lists(path):
+    if path.exists() and not (path.is_file() and _holds_lists(path)):
         raise JobError(path, "exists already, and holds no such lists", "choose another name")
     if not path.parent.is_dir():
         raise JobError(path.parent, "is no folder", "make it, or choose another place")

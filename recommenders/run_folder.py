@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -59,6 +60,43 @@ LIST_SCHEMA = pa.schema(
         "score": pa.list_(pa.float32()),
     }
 )
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _DatasetOrigin(_Checked):
+    name: str
+    fingerprint: str
+
+
+class _FeaturesOrigin(_Checked):
+    name: str
+    manifest_sha256: str
+    modalities: list[str]
+
+
+class _Record(_Checked):
+    """What readers of `run.json` rely on; it holds more."""
+
+    backbone: str
+    settings: dict[str, Any]
+    features: _FeaturesOrigin | None
+    dataset: _DatasetOrigin
+    chosen_on: str
+    similarity: str
+    split: str = "given"  # runs of earlier versions have no other
+    device: str
+    seed: int
+    metrics: dict[str, dict[str, float | None]]
+    epochs: int
+    best_epoch: int
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    threads: list[int] = []
+    tuning: dict[str, Any] = {}
+    refit: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -287,9 +325,16 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict) or "format" not in record:
+        raise ValueError(f"{RECORD} names no format")
     if record["format"] not in (RUN_FORMAT, NARROWED_FORMAT):
         raise JobError(path, f"run format {record['format']!r} is unknown", "use a newer pipeline")
-    _ = record["backbone"], record["settings"]  # read later, where no one would say what lacks
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        field = ".".join(map(str, wrong["loc"]))
+        raise ValueError(f"{RECORD}, {field}: {wrong['msg'].lower()}") from None
     return record
 
 
@@ -300,7 +345,7 @@ def _refusing_what_is_broken(folder: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         missing = Path(error.filename or str(error)).name  # pyarrow names the file in its text
         raise JobError(folder, f"is not a run: {missing} is missing", "train it again") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobError(folder, f"the run can't be read ({reason})", "train it again") from None
 
@@ -313,6 +358,8 @@ def _open(folder: Path, record: dict[str, Any]) -> Run:
     catalogue = pd.read_parquet(folder / "items.parquet")
     if (len(user_ids), len(catalogue)) != (len(users), len(items)):
         raise ValueError("the number of embeddings is not that of the ids")
+    if {users.dtype, items.dtype} != {np.dtype(np.float32)} or users.shape[1:] != items.shape[1:]:
+        raise ValueError("the embeddings of users and items are not float32 of one width")
     pairs = pd.read_parquet(folder / "interactions.parquet")
 
     def sets(part: str) -> ItemSets:
@@ -332,7 +379,7 @@ def _open(folder: Path, record: dict[str, Any]) -> Run:
             sets("valid"),
             sets("test"),
             chosen_on,
-            record.get("split", "given"),  # runs of earlier versions have no other
+            record.get("split", "given"),
             people["judged"].to_numpy(dtype=bool) if "judged" in people else None,
         ),
         names=Names(

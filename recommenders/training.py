@@ -15,6 +15,7 @@ from sgfd.jobs import (
     Checkpoint,
     WorkFolder,
     deferred_interrupt,
+    of_this_work,
     pack,
     progress,
     subset,
@@ -50,8 +51,8 @@ class TrainingState:
         threads: numbers of threads that it was trained by, one after the other.
     """
 
-    epoch: int = 0
-    step: int = 0
+    epoch: int
+    step: int
     sums: dict[str, float] = field(default_factory=dict)
     best: float = -1.0
     best_epoch: int = 0
@@ -84,11 +85,15 @@ def fit(
         KeyboardInterrupt: the user stopped it; the checkpoint is written.
     """
     optimizer = Adam(backbone.parameters(), settings.learning_rate)
-    state, best = TrainingState(), _copy(backbone)
+    state, best = TrainingState(epoch=0, step=0), _copy(backbone)
     if saved := work.restore():
         tensors, record = saved
-        unpack(tensors, backbone, optimizer)
-        state, best = TrainingState(**record), subset(tensors, "best.")
+        with of_this_work(work.path):
+            state, best = TrainingState(**record), subset(tensors, "best.")
+            backbone.load_state_dict(
+                best
+            )  # where they don't fit, now and not at the end
+            unpack(tensors, backbone, optimizer)
         if state.diverged:
             raise _divergence(state, settings, work)
         logger.info("training goes on from epoch %d, batch %d", state.epoch + 1, state.step)

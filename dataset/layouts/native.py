@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -139,6 +140,14 @@ def _read_interactions(path: Path, items: Vocabulary | None, problems: Problems)
         parts = {
             name: whole.take((split == name) & ~unknown) for name in PARTS if (split == name).any()
         }
+        if "train" not in parts and parts:
+            problems.warning(path, "has no row of train: no recommender can learn", "add some")
+        elif set(parts) == {"train"}:
+            problems.warning(
+                path,
+                "has no row of test: nothing judges a recommender",
+                "add some, or have a test part made: --split random",
+            )
     else:
         parts = _made_split(whole.take(~unknown), len(users), len(items), problems)
     return make_interactions(parts, users, items, problems)
@@ -229,7 +238,11 @@ def _ids(path: Path, name: str) -> list[str]:
     if column.null_count:
         mask = column.is_null().to_numpy(zero_copy_only=False)
         raise DatasetError(path, f"{places(mask, 0)}: {name} is null", "give every row an id")
-    return _python(path, name, column.cast(pa.string()))
+    texts = column.cast(pa.string())
+    empty = pc.equal(pc.binary_length(texts), 0).to_numpy()
+    if empty.any():
+        raise DatasetError(path, f"{places(empty, 0)}: {name} is empty", "give every row an id")
+    return _python(path, name, texts)
 
 
 def _texts(path: Path, name: str, kind: pa.DataType) -> NDArray[np.object_]:

@@ -60,6 +60,13 @@ def read_csv(
                 f"line 1 has {other!r} between its columns, not {separator!r}",
                 f"write {separator!r} between them",
             )
+        names = next(
+            csv.reader([header.removeprefix("\ufeff").rstrip("\r")], delimiter=separator), []
+        )
+        if twice := next((name for name in names if name and names.count(name) > 1), None):
+            raise DatasetError(
+                path, f"line 1 has two columns {twice}", "leave one of the two, or rename it"
+            )
         frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1

@@ -31,6 +31,7 @@ from sgfd.dataset.layouts.parts import (
 from sgfd.dataset.problems import Problems, places
 
 LABELS = "MetaData_normal.npy"
+MOST_LABEL = 2**53  # beyond it a float is no certain number
 _TABLES = {name: f"{name}.csv" for name in ("train", "valid", "test", "items")}
 _FEATURE = re.compile(r"Feature([A-Za-z0-9]+)(?:_(.+))?_normal\.npy")
 
@@ -165,6 +166,10 @@ def _read_labels(
         )
     lacking = ~np.isfinite(values) | (values < 0)
     numbers = np.where(lacking, -1, values)
+    if (wrong := numbers > MOST_LABEL).any():
+        raise DatasetError(
+            path, f"{places(wrong, 0)}: no number of a label", "number the labels from 0 on"
+        )
     if (wrong := numbers != np.floor(numbers)).any():
         raise DatasetError(path, f"{places(wrong, 0)}: no whole number", "give integer labels")
     return number_labels(numbers.astype(np.int64), lacking, _label_names(folder, problems))

@@ -98,7 +98,7 @@ def contents(
         advance: told of how many items are done, of each kind of features.
 
     Raises:
-        FeatureSetError: the set has no modality, or its table can't be read.
+        FeatureSetError: the set has no modality, a row is infinite, or its table can't be read.
     """
     n = features.n_items
     places = np.arange(n, dtype=np.int64)
@@ -124,6 +124,13 @@ def contents(
             name: PickedRows(each.rows, each.places[places])
             for name, each in catalogue.generic.items()
         }
+    for name, rows in stored["distilled"].items():
+        if np.isinf(rows.norms).any():
+            raise FeatureSetError(
+                features.path,
+                f"{name}: row {places[np.isinf(rows.norms).argmax()]} is not finite",
+                "make the set again",
+            )
     labels, label_names = _numbered(features.labels[places])
     norms = [
         Norms(kind, name, rows.shape[1], rows.norms)

@@ -36,6 +36,8 @@ def unchanged(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
         return identity
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("no object")
         changed = [
             key
             for key in ("format", "dataset", "catalogue")
@@ -55,7 +57,9 @@ def unchanged(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
             identity[kind] = before[kind] | identity[kind]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise JobError(
-            path, f"can't be read ({type(error).__name__})", "delete the comparison's folder"
+            path,
+            f"can't be read ({type(error).__name__}); it says of what inputs the cells were made",
+            "choose another --name",
         ) from None
     if changed:
         raise JobError(

@@ -77,6 +77,8 @@ BROKEN = {
     "an item twice": (lambda f: append(f, "items.csv", "4,B4,Another"), "warning", "items.csv", "line 7: itemID 4 stands there before", "one line"),
     "no time": (lambda f: [resave_csv(f, n, "itemID,userID,asin,reviewerID", "itemID,userID,asin,timestamp") for n in ("train.csv", "test.csv")], "error", "train.csv", "lines 2, 3, 4 and 2 more: timestamp 'R0' is no time", "2014-05-31"),
     "times of one part": (lambda f: resave_csv(f, "train.csv", "reviewerID", "timestamp"), "warning", "test.csv", "has no column timestamp, and train.csv has one", "every part"),
+    "a column twice": (lambda f: resave_csv(f, "train.csv", "itemID,userID,asin", "itemID,userID,itemID"), "error", "train.csv", "line 1 has two columns itemID", "leave one"),
+    "a label beyond counting": (lambda f: resave(f, "MetaData_normal.npy", lambda v: np.where(v == 3, 1e300, v)), "error", "MetaData_normal.npy", "rows 2, 3: no number of a label", "from 0"),
     "nothing to judge by": (lambda f: (f / "test.csv").unlink(), "warning", "train.csv", "has no test.csv beside it", "--split random"),
     "two ids for an item": (lambda f: append(f, "train.csv", "1,1,B7,R1"), "error", "train.csv", "line 7: itemID 1 and asin 'B7' contradict", "one asin"),
 }  # fmt: skip
@@ -137,6 +139,7 @@ def test_a_repeated_pair_has_its_earliest_time(native_folder):
 
 
 NATIVE = {
+    "an empty id": ({"user_id": ["u", "", "v", "w", "w", ""]}, "rows 1, 5: user_id is empty"),
     "user_id of floats": ({"user_id": [1.5] * 6}, "column user_id is double, not string"),
     "timestamp of text": ({"timestamp": ["now"] * 6}, "column timestamp is string, not timestamp"),
     "timestamp not finite": ({"timestamp": [1.5, np.nan, 2, np.inf, 3, 4]}, "rows 1, 3: timestamp is not finite"),
@@ -162,6 +165,18 @@ def test_each_problem_of_native_interactions_is_named(native_folder, kind):
     assert [what in p.what and p.where.endswith("interactions.parquet") for p in errors] == [True]
     with pytest.raises(DatasetError):
         load_dataset(native_folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [("test", "has no row of train: no recommender"), ("train", "has no row of test: nothing")],
+)
+def test_a_single_part_is_told_of(native_folder, part, what):
+    path = native_folder / "interactions.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("split")
+    pq.write_table(table.set_column(place, "split", pa.array([part] * len(table))), path)
+    assert [p.severity for p in check_dataset(native_folder) if what in p.what] == ["warning"]
 
 
 ITEM_COLUMNS = {

@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from statsmodels.multivariate.pca import PCA
 
-from sgfd.featureset import CosineRows, load
+from sgfd.featureset import CosineRows, FeatureSetError, load
 from sgfd.featureset.explorer import Catalogue, Generic, contents, explorer_page
 from sgfd.featureset.plane import plane
 
@@ -148,6 +148,15 @@ def test_a_plane_of_rows_that_are_much_alike(rows):
 def test_what_comes_from_data_is_never_markup(page_of):
     assert HOSTILE not in page_of[-1]
     assert "window.hurt" not in page_of[-1]
+
+
+def test_a_row_that_is_not_finite_is_named(make_rows_set, tmp_path, rng):
+    make_rows_set(tmp_path / "made", {"image": rng.normal(size=(20, 6)).astype(np.float32)})
+    rows = np.load(tmp_path / "made" / "image.npy", mmap_mode="r+")
+    rows[4, 2] = np.inf
+    rows.flush()
+    with pytest.raises(FeatureSetError, match="image: row 4 is not finite"):
+        explorer_page(load(tmp_path / "made"))
 
 
 def test_norms_of_large_rows_are_numbers(make_rows_set, tmp_path, rng):

@@ -86,6 +86,15 @@ def test_other_work_starts_over_and_says_so(tmp_path, caplog):
     assert "had other inputs or settings: starting over" in caplog.text
 
 
+def test_what_can_not_be_told_to_be_the_same_work_starts_over(tmp_path):
+    with pytest.raises(KeyboardInterrupt), WorkFolder(tmp_path / "out", {"seed": 1}) as work:
+        work.save({"x": torch.zeros(1)}, {})
+        raise KeyboardInterrupt
+    (tmp_path / ".out.partial" / "identity.json").write_bytes(b"\xff\xfe")
+    with WorkFolder(tmp_path / "out", {"seed": 1}) as work:
+        assert work.restore() is None
+
+
 def test_a_mangled_checkpoint_is_refused_in_one_line(tmp_path):
     with pytest.raises(KeyboardInterrupt), WorkFolder(tmp_path / "out", {}) as work:
         work.save({"x": torch.zeros(1)}, {})

@@ -301,6 +301,8 @@ def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
         assert (tmp_path / other).read_bytes() == before
         (tmp_path / other).unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
+    with pytest.raises(JobError, match="holds no such lists; choose another name"):
+        recommenders.write_recommendations(run, tmp_path, overwrite=True)
     # What a killed process left is written over; one at work is left alone.
     left = tmp_path / ".all.parquet.partial"
     left.mkdir()

@@ -90,6 +90,45 @@ def test_embeddings_of_other_users_are_refused(copy):
         load_run(copy)
 
 
+ITEMS = "item_embeddings.npy"
+DAMAGE = {
+    "an empty file": lambda f: (f / ITEMS).write_bytes(b""),
+    "one dimension": lambda f: np.save(f / ITEMS, np.zeros(300, np.float32)),
+    "another width": lambda f: np.save(f / ITEMS, np.load(f / ITEMS)[:, :-1]),
+    "doubles": lambda f: np.save(f / ITEMS, np.load(f / ITEMS).astype(np.float64)),
+    "a record that nests": lambda f: (f / "run.json").write_text("[" * 10**5),
+    "a record that is a list": lambda f: (f / "run.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_files_are_refused_in_a_line(copy, kind):
+    DAMAGE[kind](copy)
+    with pytest.raises(JobError, match=r"^[^\n]*the run can't be read \([^\n]+\); train it again$"):
+        load_run(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("similarity", None),
+        ("metrics", None),
+        ("metrics", {"test": "good"}),
+        ("features", "demo"),
+        ("features", {"name": "demo", "manifest_sha256": "0"}),
+        ("dataset", "sample"),
+        ("seconds", None),
+        ("threads", "all"),
+        ("seed", 0.5),
+    ],
+)
+def test_a_record_of_another_shape_is_refused_by_the_name_of_its_field(copy, field, value):
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {field: value}))
+    with pytest.raises(JobError, match=rf"can't be read \(run.json, {field}[^\n]+; train it again"):
+        load_run(copy)
+
+
 def test_embeddings_are_never_unpickled(copy):
     np.save(copy / "user_embeddings.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(JobError, match="can't be read"):

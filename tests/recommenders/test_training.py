@@ -124,6 +124,44 @@ def test_a_diverged_training_keeps_its_best_weights_and_never_goes_on(tmp_path, 
     assert all(value.isfinite().all() for n, value in tensors.items() if n.startswith("best."))
 
 
+def renamed(tensors, state):
+    return {name.replace("model.", "other."): value for name, value in tensors.items()}, state
+
+
+OTHER_STATES = {
+    "no state": lambda tensors, _: (tensors, {}),
+    "a list": lambda tensors, _: (tensors, [1, 2]),
+    "an unknown field": lambda tensors, state: (tensors, state | {"mood": 1}),
+    "no weights": renamed,
+    "no best weights": lambda t, s: ({n: v for n, v in t.items() if "best" not in n}, s),
+    "another shape": lambda t, s: (t | {"model.users.weight": torch.zeros(2, 2)}, s),
+    "no generator": lambda t, s: ({n: v for n, v in t.items() if "random" not in n}, s),
+    "another generator": lambda t, s: (t | {"random.cpu": torch.zeros(3, dtype=torch.uint8)}, s),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_STATES)
+def test_a_checkpoint_of_something_else_is_refused_in_a_line(tmp_path, monkeypatch, kind):
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "chosen_by", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            bpr(tmp_path, epochs=2, checkpoint_seconds=0)
+    checkpoint = Checkpoint(tmp_path / ".run.partial" / "checkpoint.safetensors")
+    checkpoint.save(*OTHER_STATES[kind](*checkpoint.restore()))
+    with pytest.raises(JobError, match=r"^[^\n]*is of another work \([^\n]*; delete it and run a"):
+        bpr(tmp_path, epochs=2, checkpoint_seconds=0)
+
+
+def test_features_that_are_not_finite_are_named_before_training(tmp_path):
+    artifact = distill(SAMPLE, tmp_path / "pca", method="pca").artifact
+    rows = np.load(artifact / "text.npy", mmap_mode="r+")
+    for value in (np.inf, np.nan):
+        rows[7, 1] = value
+        rows.flush()
+        with pytest.raises(featureset.FeatureSetError, match=r"pca: text: row 7 is not finite"):
+            train(SAMPLE, "content", featureset.load(artifact), runs_root=tmp_path)
+
+
 def test_the_setting_that_weighs_the_broken_part_is_named(tmp_path):
     features = featureset.load(distill(SAMPLE, tmp_path / "pca", method="pca").artifact)
     settings = find_backbone("mgcn").Settings(contrast_weight=1e39)
