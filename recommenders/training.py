@@ -90,9 +90,7 @@ def fit(
         tensors, record = saved
         with of_this_work(work.path):
             state, best = TrainingState(**record), subset(tensors, "best.")
-            backbone.load_state_dict(
-                best
-            )  # where they don't fit, now and not at the end
+            backbone.load_state_dict(best)  # where they don't fit, now and not at the end
             unpack(tensors, backbone, optimizer)
         if state.diverged:
             raise _divergence(state, settings, work)
