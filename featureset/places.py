@@ -354,7 +354,7 @@ def place_at(url: str) -> Place:
         raise FeatureSetError(shown, "is no address", "write PROTOCOL://PLACE/NAME, or a folder")
     if (
         "::" in url
-        or path.find("::") >= 0
+        or "::" in path
         or "\0" in path
         or (protocol in HTTP and ("?" in url or "#" in url))
     ):

@@ -89,8 +89,8 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
             opened.student()
         with ThreadPoolExecutor(1) as pool:  # texts take a quarter of the time of the rows
             texts = pool.submit(_check_texts, opened)
-            problems += _check_rows(opened)
-            problems = texts.result() + problems
+            of_rows = _check_rows(opened)
+            problems += texts.result() + of_rows
         if opened.manifest.neighbours is not None:
             problems += _check_neighbours(opened)
         if catalogue is not None:
@@ -176,7 +176,7 @@ def _check_rows(opened: FeatureSet) -> list[str]:
             most, found = opened.n_items * modality.stored_columns, _count(file, modality.name)
             if found > most:  # a list of whatever length would be read before it is refused
                 return [f"{where}: {modality.name} has {found} numbers, not {most}; get it again"]
-        numbers = [name for name in columns if name != "label"]  # texts were counted before
+        numbers = [name for name in columns if name != "label"]  # texts are read by themselves
         # Threads of its own cost it half as much again: the files are hashed meanwhile.
         for batch in file.iter_batches(step, columns=numbers, use_threads=False):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)

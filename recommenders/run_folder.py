@@ -358,8 +358,10 @@ def _open(folder: Path, record: dict[str, Any]) -> Run:
     catalogue = pd.read_parquet(folder / "items.parquet")
     if (len(user_ids), len(catalogue)) != (len(users), len(items)):
         raise ValueError("the number of embeddings is not that of the ids")
-    if {users.dtype, items.dtype} != {np.dtype(np.float32)} or users.shape[1:] != items.shape[1:]:
-        raise ValueError("the embeddings of users and items are not float32 of one width")
+    if {users.dtype, items.dtype} != {np.dtype(np.float32)} or users.ndim != 2:
+        raise ValueError("the embeddings are no float32 matrices")
+    if users.shape[1:] != items.shape[1:]:
+        raise ValueError("the embeddings of users and items are not of one width")
     pairs = pd.read_parquet(folder / "interactions.parquet")
 
     def sets(part: str) -> ItemSets:

@@ -27,6 +27,7 @@ from sgfd.dataset.layouts.parts import (
     same_rows,
     times,
     vocabulary_of,
+    warn_of_lacking_parts,
     warn_of_ratings,
 )
 from sgfd.dataset.problems import Problems, places
@@ -98,7 +99,9 @@ def _read_parts(path: Path, problems: Problems) -> dict[str, FilePart]:
         )
     pairs = Pairs(user, item, times({path: frame}).get(path))
     whole = FilePart(path, pairs, frame.index.to_numpy(), "line")
-    return {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
+    parts = {name: whole.take(kind == i) for i, name in enumerate(PARTS) if (kind == i).any()}
+    warn_of_lacking_parts(path, parts, problems)
+    return parts
 
 
 def _read_ids(

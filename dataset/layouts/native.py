@@ -24,6 +24,7 @@ from sgfd.dataset.layouts.parts import (
     number_labels,
     same_rows,
     unique_names,
+    warn_of_lacking_parts,
     warn_of_ratings,
     warn_of_unread,
 )
@@ -140,14 +141,7 @@ def _read_interactions(path: Path, items: Vocabulary | None, problems: Problems)
         parts = {
             name: whole.take((split == name) & ~unknown) for name in PARTS if (split == name).any()
         }
-        if "train" not in parts and parts:
-            problems.warning(path, "has no row of train: no recommender can learn", "add some")
-        elif set(parts) == {"train"}:
-            problems.warning(
-                path,
-                "has no row of test: nothing judges a recommender",
-                "add some, or have a test part made: --split random",
-            )
+        warn_of_lacking_parts(path, parts, problems)
     else:
         parts = _made_split(whole.take(~unknown), len(users), len(items), problems)
     return make_interactions(parts, users, items, problems)

@@ -73,7 +73,7 @@ def read_csv(
         raise DatasetError(path, f"line {line} is not UTF-8", "save the file as UTF-8") from None
     except pd.errors.EmptyDataError:
         raise DatasetError(path, "is empty", f"give the columns {', '.join(needed)}") from None
-    except (pd.errors.ParserError, ValueError, OSError) as error:
+    except (pd.errors.ParserError, csv.Error, ValueError, OSError) as error:
         reason = " ".join(str(error).removeprefix("Error tokenizing data. C error: ").split())
         if found := re.fullmatch(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
             records = _records(content, separator)
@@ -127,6 +127,18 @@ def _lines(content: bytes, separator: str, n_rows: int) -> Indices:
         return simple
     records = _records(content, separator)[1:]
     return np.array([line for line, _ in records]) if len(records) == n_rows > 0 else simple
+
+
+def warn_of_lacking_parts(path: Path, parts: dict[str, FilePart], problems: Problems) -> None:
+    """Tell of a file that says of every row which part it is in, where no row is in one."""
+    if parts and "train" not in parts:
+        problems.warning(path, "has no row of train: no recommender can learn", "add some")
+    elif set(parts) == {"train"}:
+        problems.warning(
+            path,
+            "has no row of test: nothing judges a recommender",
+            "add some, or have a test part made: --split random",
+        )
 
 
 def warn_of_unread(folder: Path, tables: dict[str, str], problems: Problems) -> None:

@@ -125,10 +125,10 @@ def contents(
             for name, each in catalogue.generic.items()
         }
     for name, rows in stored["distilled"].items():
-        if np.isinf(rows.norms).any():
+        if (infinite := np.isinf(rows.norms)).any():
             raise FeatureSetError(
                 features.path,
-                f"{name}: row {places[np.isinf(rows.norms).argmax()]} is not finite",
+                f"{name}: row {places[infinite.argmax()]} is not finite",
                 "make the set again",
             )
     labels, label_names = _numbered(features.labels[places])

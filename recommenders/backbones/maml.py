@@ -58,7 +58,7 @@ class MAML(Backbone):
         attention   w = d softmax(relu(W2 tanh(W1 unit([u; i; f_i])))), hidden width 5 d
         metric      hinge of margin and the nearest negative, weighted by log(1 + rank)
         features    ||i - f_i||^2
-        attention   attention_weight_decay / 2 (||W1||^2 + ||W2||^2), shared by the batch's pairs
+        decay       attention_weight_decay / 2 (||W1||^2 + ||W2||^2), shared by the batch's pairs
         covariance  of the points of the batch, as in CML's paper; in the published code of all
 
     All of it is trained: projection, attention and points (in the published code the first two
@@ -135,7 +135,7 @@ class MAML(Backbone):
         if self.settings.train_attention:
             size = self.inward.weight.square().sum() + self.outward.weight.square().sum()
             share = self.settings.attention_weight_decay / (2 * len(batch.users))
-            parts["attention"] = share * size
+            parts["attention weight decay"] = share * size
         if content is not None:
             apart = (item - content).square().sum(dim=2) * there
             parts["features"] = (

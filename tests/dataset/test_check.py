@@ -77,6 +77,7 @@ BROKEN = {
     "an item twice": (lambda f: append(f, "items.csv", "4,B4,Another"), "warning", "items.csv", "line 7: itemID 4 stands there before", "one line"),
     "no time": (lambda f: [resave_csv(f, n, "itemID,userID,asin,reviewerID", "itemID,userID,asin,timestamp") for n in ("train.csv", "test.csv")], "error", "train.csv", "lines 2, 3, 4 and 2 more: timestamp 'R0' is no time", "2014-05-31"),
     "times of one part": (lambda f: resave_csv(f, "train.csv", "reviewerID", "timestamp"), "warning", "test.csv", "has no column timestamp, and train.csv has one", "every part"),
+    "a header too long": (lambda f: (f / "train.csv").write_text("itemID," + "x" * 200_000 + "\n"), "error", "train.csv", "is no table (field larger than field limit", "CSV"),
     "a column twice": (lambda f: resave_csv(f, "train.csv", "itemID,userID,asin", "itemID,userID,itemID"), "error", "train.csv", "line 1 has two columns itemID", "leave one"),
     "a label beyond counting": (lambda f: resave(f, "MetaData_normal.npy", lambda v: np.where(v == 3, 1e300, v)), "error", "MetaData_normal.npy", "rows 2, 3: no number of a label", "from 0"),
     "nothing to judge by": (lambda f: (f / "test.csv").unlink(), "warning", "train.csv", "has no test.csv beside it", "--split random"),
@@ -165,6 +166,16 @@ def test_each_problem_of_native_interactions_is_named(native_folder, kind):
     assert [what in p.what and p.where.endswith("interactions.parquet") for p in errors] == [True]
     with pytest.raises(DatasetError):
         load_dataset(native_folder)
+
+
+@pytest.mark.parametrize(("label", "what"), [("2", "has no row of train"), ("0", "no row of test")])
+def test_a_single_part_of_mmrec_is_told_of(mmrec_folder, label, what):
+    head, *rows = (mmrec_folder / "baby.inter").read_text().splitlines()
+    place = head.split("\t").index("x_label")
+    fields = [row.split("\t") for row in rows]
+    lines = ["\t".join([*row[:place], label, *row[place + 1 :]]) for row in fields]
+    (mmrec_folder / "baby.inter").write_text("\n".join([head, *lines]) + "\n")
+    assert [p.severity for p in check_dataset(mmrec_folder) if what in p.what] == ["warning"]
 
 
 @pytest.mark.parametrize(

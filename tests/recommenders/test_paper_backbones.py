@@ -203,7 +203,7 @@ def test_maml_is_its_formula(inputs, with_features, monkeypatch):
     expected = {
         "metric": sum(metric) / 20,
         "covariance": 5.0 * covariance(points),
-        "attention": 100.0 / 2 * decayed / 20,
+        "attention weight decay": 100.0 / 2 * decayed / 20,
     }
     if with_features:
         chosen = [k for _, i, js in pairs_of(batch) for k in (i, *js) if there[k]]
