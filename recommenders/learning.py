@@ -1,5 +1,6 @@
 """From prepared inputs to a trained backbone."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -38,7 +39,9 @@ def learn(
     kind, sets = prepared.kind, prepared.sets
     inputs = make_inputs(sets.train, prepared.features, prepared.device)
     if not kind.trained:
-        return kind(inputs, settings).to(prepared.device), TrainingState(epoch=0, step=0)
+        start = time.perf_counter()
+        model = kind(inputs, settings).to(prepared.device)
+        return model, TrainingState(epoch=0, step=0, seconds=time.perf_counter() - start)
     growing = None
     if sets.split != "given" and kind.scores_new_items and prepared.features:
         growing = KnownItems(kind, inputs, settings)

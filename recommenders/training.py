@@ -45,7 +45,7 @@ class TrainingState:
         sums: the parts of the loss, summed over the epoch's batches so far.
         best, best_epoch: highest score so far, and after how many epochs; without scores the
             last epoch is the best.
-        seconds: time spent on training and on the scores that stop it.
+        seconds: time spent on training and on the scores that stop it, or on a closed form.
         history: one row an epoch.
         diverged: what is not finite, where something is: training then never goes on.
         threads: numbers of threads that it was trained by, one after the other.

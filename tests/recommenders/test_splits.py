@@ -53,6 +53,7 @@ def test_cold_items_are_found_among_their_like_and_judged_again_the_same(train, 
     assert again == run.metrics
     assert list(again) == ["valid", "test", "test_among_cold"]
     assert run.record["split"] == "cold-items"
+    assert run.record["seconds"]["train"] > 0  # also of a closed form
     assert run.metrics["test_among_cold"]["recall@20"] > 0.45  # chance is 20 of 60
     assert run.metrics["test_among_cold"]["recall@20"] > run.metrics["test"]["recall@20"]
 
