@@ -11,9 +11,9 @@ from sgfd.commands.options import (
     artifacts_root_option,
     data_root_option,
     device_option,
+    guiding_protocol_option,
     json_option,
     overwrite_option,
-    protocol_option,
     seed_option,
     set_option,
     split_option,
@@ -62,7 +62,7 @@ PRESET_NAMES = "office, clothing or toys-games (also with -bm3, -grcn, -maml)"
 )
 @click.option("--licence", help="Of the features, for their card: best an SPDX identifier.")
 @click.option("--contact", help="Whom to ask about them, for their card.")
-@protocol_option
+@guiding_protocol_option
 @split_option
 @split_seed_option
 @set_option

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,18 @@ split_seed_option = click.option(
     show_default=True,
     help="Seed of the parts, where --split or valid is drawn at random.",
 )
-protocol_option = click.option(
+_protocol = partial(
+    click.option,
     "--protocol",
     type=click.Choice(["honest", "paper"]),
     default="honest",
     show_default=True,
-    help="The model is chosen on valid, or on test as the paper does it (to compare only).",
+)
+protocol_option = _protocol(
+    help="The model is chosen on valid, or on test as the paper does it (to compare only)."
+)
+guiding_protocol_option = _protocol(
+    help="That of the trainings to come: interactions of train guide, by paper's valid ones, too."
 )
 scale_option = click.option(
     "--feature-scale",

@@ -166,6 +166,12 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
 @click.option("--all", "everybody", is_flag=True, help="All users, as a Parquet file: --out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where --all writes.")
 @click.option("--new-items", help="A feature set whose new items may be listed too.")
+@click.option(
+    "--leave-out-test",
+    is_flag=True,
+    help="Leave out a user's test items, too: for lists to put to use. Without it, those of his "
+    "train and valid alone, as test judges.",
+)
 @k_option
 @label_option
 @overwrite_option
@@ -177,6 +183,7 @@ def recommend(
     everybody: bool,
     out: Path | None,
     new_items: str | None,
+    leave_out_test: bool,
     k: int,
     label: str | None,
     overwrite: bool,
@@ -191,7 +198,7 @@ def recommend(
         raise click.UsageError("whom to recommend to? give one of --user, --items and --all")
     if everybody != (out is not None):
         raise click.UsageError("--all and --out go together: give both or none")
-    if out is not None and out.suffix != ".parquet":
+    if out is not None and out.suffix != ".parquet":  # before the run is read
         raise click.UsageError(f"--out {out}: is written as Parquet; end its name in .parquet")
     from sgfd import recommenders
 
@@ -199,7 +206,9 @@ def recommend(
     if new_items is not None:
         run = recommenders.with_new_items(run, open_features(new_items, artifacts_root))
     if out is not None:
-        recommenders.write_recommendations(run, out, k, label, overwrite)
+        recommenders.write_recommendations(
+            run, out, k, label, overwrite, leave_out_test=leave_out_test
+        )
         result = {"run": str(run.folder), "users": len(run.names.users), "file": str(out)}
         present(result, as_json, lambda: click.echo(f"lists         {out}"))
         return
@@ -209,7 +218,7 @@ def recommend(
             user = f"({user})"
         run = recommenders.with_new_user(run, items, user)
     assert user is not None
-    rows = recommenders.recommend(run, user, k, label)
+    rows = recommenders.recommend(run, user, k, label, leave_out_test=leave_out_test)
     result = {"run": str(run.folder), "user": user, "items": rows}
     present(result, as_json, lambda: print_items(rows))
 

@@ -36,6 +36,8 @@ class Dataset:
         parts = [f"{self.catalog.n_items:,} items"] if self.catalog else []
         if self.interactions is not None:
             parts.append(f"{self.interactions.n_users:,} users")
+        if self.warnings:
+            parts.append(f"{len(self.warnings)} warnings")
         return f"<Dataset {self.name}: {', '.join(parts)}>"
 
 

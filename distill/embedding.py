@@ -47,7 +47,7 @@ from sgfd.featureset import (
     other_rows,
     refuse_changed,
 )
-from sgfd.jobs import WorkFolder, progress
+from sgfd.jobs import WorkFolder, of_kind, progress
 
 logger = logging.getLogger("sgfd")
 
@@ -116,6 +116,8 @@ def embed(
         KeyboardInterrupt: interrupted; nothing is left.
     """
     start = time.perf_counter()
+    of_kind("features", features, FeatureSet, "give featureset.load(...)")
+    of_kind("dataset", dataset, Dataset, "give dataset.load_dataset(...)")
     target = Path(target)
     features.student()  # refused at once where there is none
     check_target(target, dataset, overwrite)

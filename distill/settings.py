@@ -134,8 +134,8 @@ class SGFDPlusSettings:
     """Share of the items with several modalities that train with one of them alone."""
     candidates: Count = 2048
     """Items that a step's histories are held against, at least; all where there are fewer."""
-    history: Count = 50
-    """Items of a user that a step looks at, at most."""
+    history: Annotated[int, Field(ge=2)] = 50
+    """Items of a user that a step looks at, at most; half of them are his history."""
     logit_scale: Positive = 16.0
     """What the label classifier's cosines are multiplied by at first; it is learnt."""
     learning_rate: LearningRate = 1e-3

@@ -2,7 +2,7 @@
 
 The start is `interaction_metric.py`'s linear map. From there the same map is trained so that the
 mean of some of a user's training items is near his others (`objective.py`), at every nested
-width, for a fixed number of epochs. A first training leaves a tenth of the items out, with their
+width, for a fixed number of epochs. A first training leaves a share of the items out, with their
 interactions, to measure what new items get; where that is clearly less than by generic features, a
 second one leaves popularity to the loss. The map that is kept is trained on all.
 """

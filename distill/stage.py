@@ -57,6 +57,7 @@ from sgfd.jobs import (
     MOST_SEED,
     WorkFolder,
     keep_freed_memory,
+    of_kind,
     progress,
     refuse_existing,
     seed_everything,
@@ -142,6 +143,7 @@ def distill(
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
+    of_kind("dataset", dataset, Dataset, "give dataset.load_dataset(...)")
     target = Path(target)
     seed = whole_number("seed", seed, most=MOST_SEED)
     split_seed = whole_number("split_seed", split_seed)

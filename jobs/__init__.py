@@ -6,10 +6,11 @@ from sgfd.jobs.device import (
     keep_freed_memory,
     peak_memory_bytes,
     seed_everything,
+    usable_cores,
     use_device,
     use_threads,
 )
-from sgfd.jobs.errors import MOST_SEED, JobError, whole_number
+from sgfd.jobs.errors import MOST_SEED, JobError, of_kind, whole_number
 from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
 from sgfd.jobs.progress import hide_progress, progress
@@ -25,6 +26,7 @@ __all__ = [
     "hide_progress",
     "keep_freed_memory",
     "locked",
+    "of_kind",
     "of_this_work",
     "pack",
     "peak_memory_bytes",
@@ -34,6 +36,7 @@ __all__ = [
     "seed_everything",
     "subset",
     "unpack",
+    "usable_cores",
     "use_device",
     "use_threads",
     "whole_number",

@@ -5,6 +5,7 @@ import ctypes
 import os
 import re
 import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,11 +52,17 @@ def use_threads(threads: int | None) -> int:
         raise JobError(f"threads {threads}", "is too few", "give 1 or more")
     if threads is not None and threads > MOST_THREADS:
         raise JobError(f"threads {threads}", "are too many", f"give {MOST_THREADS} at most")
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or usable_cores()
     torch.set_num_threads(count)
     faiss.omp_set_num_threads(count)
     threadpool_limits(count, user_api="blas")
     return count
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    of_us = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(of_us(0)) if of_us else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
@@ -84,7 +91,8 @@ def peak_memory_bytes(device: torch.device | None = None) -> int:
     On Linux by what the kernel says of the program that runs: `ru_maxrss` begins with the peak of
     the process that started it.
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     with contextlib.suppress(OSError):
         status = Path("/proc/self/status").read_text()
         if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):

@@ -17,6 +17,19 @@ class JobError(Exception):
         self.remedy = remedy
 
 
+def of_kind(name: str, value: object, kind: type, how: str) -> None:
+    """Check that a caller gave the thing itself, not its name or path.
+
+    Args:
+        how: what to do, such as `give featureset.load(...)`.
+
+    Raises:
+        JobError: it is of another kind.
+    """
+    if not isinstance(value, kind):
+        raise JobError(f"{name} {value!r}", f"is no {kind.__name__}", how)
+
+
 def whole_number(name: str, value: SupportsIndex, least: int = 0, most: int | None = None) -> int:
     """A whole number that a caller gave, numpy's kinds included, as Python's own.
 

@@ -1,6 +1,8 @@
-"""Progress of long work: a bar on standard error, only where that is a terminal."""
+"""Progress of long work: a bar where standard error is a terminal, else a line now and then."""
 
+import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -10,12 +12,16 @@ if TYPE_CHECKING:
 
 Advance = Callable[..., None]
 
+logger = logging.getLogger("sgfd")
+
+LINE_EVERY = 60.0  # seconds between two lines of what is no terminal, such as a nightly job's log
+
 _shown: "Progress | None" = None  # the bars at hand; those of inner work stand below the outer one
 _hidden = False  # whether another process draws on this terminal
 
 
 def hide_progress() -> None:
-    """No bars from now on."""
+    """No bars and no lines from now on."""
     global _hidden
     _hidden = True
 
@@ -24,11 +30,15 @@ def hide_progress() -> None:
 def progress(total: int, label: str) -> Iterator[Advance]:
     """Yield `advance(steps, **figures)`; the figures stand at the end of the bar.
 
-    Where standard error is no terminal, nothing is drawn and rich is never imported.
+    Where standard error is no terminal, nothing is drawn and rich is never imported: a line a
+    minute, at the log's level INFO, says how far the work is.
     """
     global _shown
-    if _hidden or not sys.stderr.isatty():
+    if _hidden:
         yield lambda steps=1, **figures: None
+        return
+    if not sys.stderr.isatty():
+        yield _lines(total, label)
         return
     from rich.console import Console
     from rich.progress import (
@@ -56,10 +66,26 @@ def progress(total: int, label: str) -> Iterator[Advance]:
         stack.callback(bar.remove_task, task)
 
         def advance(steps: int = 1, **figures: object) -> None:
-            text = "  ".join(f"{name} {value}" for name, value in figures.items())
-            bar.update(task, advance=steps, figures=text)
+            bar.update(task, advance=steps, figures=_in_words(figures))
 
         yield advance
+
+
+def _lines(total: int, label: str) -> Advance:
+    done, said = 0, time.monotonic()
+
+    def advance(steps: int = 1, **figures: object) -> None:
+        nonlocal done, said
+        done += steps
+        if time.monotonic() - said >= LINE_EVERY:
+            said = time.monotonic()
+            logger.info("%s  %d of %d  %s", label, done, total, _in_words(figures))
+
+    return advance
+
+
+def _in_words(figures: dict[str, object]) -> str:
+    return "  ".join(f"{name} {value}" for name, value in figures.items())
 
 
 def _forget() -> None:

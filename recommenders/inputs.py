@@ -107,8 +107,8 @@ def aligned_features(
     and a backbone's weights and penalties feel it. So that no comparison is decided by that, every
     modality is multiplied by one number that makes its mean squared entry 1.
 
-    A backbone reads every row in every epoch, so the distilled rows (small by design) are
-    held in memory; generic features never get here.
+    A backbone reads every row in every epoch, so they are held in memory, 4 bytes a number:
+    little where they are distilled; `raw` and `standard` are as wide as the generic features.
 
     Args:
         features: an opened feature set.

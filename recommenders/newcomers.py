@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sgfd.dataset import distinct
+from sgfd.dataset import Vocabulary, distinct
 from sgfd.featureset import FeatureSet
-from sgfd.jobs import JobError
+from sgfd.jobs import JobError, of_kind
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.inputs import Inputs, ModalityFeatures, aligned_features, make_inputs
@@ -40,6 +40,8 @@ def with_new_user(run: Run, item_ids: Sequence[str], name: str = "(new)") -> Run
     Raises:
         JobError: an item is unknown, none is given, or a user of the run is called so.
     """
+    if isinstance(item_ids, str):
+        raise JobError(f"items {item_ids!r}", "are one text, not several ids", "give a list of ids")
     if name in run.names.users:
         raise JobError(f"new user {name!r}", f"is a user of {run.folder}", "choose another name")
     if not len(item_ids):
@@ -80,6 +82,7 @@ def with_new_items(run: Run, features: FeatureSet) -> Run:
         JobError: the backbone does not score items by features, or the feature set is not of
             the making that the backbone was trained on.
     """
+    of_kind("features", features, FeatureSet, "give featureset.load(...)")
     used = run.record["features"]
     if not find_backbone(run.record["backbone"]).scores_new_items or used is None:
         how = "has no features here" if used is None else "scores items by id, not by features"
@@ -89,7 +92,7 @@ def with_new_items(run: Run, features: FeatureSet) -> Run:
             "train vbpr, freedom or another that scores by features, on a feature set",
         )
     _refuse_other_features(run, features)
-    fresh = np.flatnonzero(~np.isin(features.item_ids, run.names.items))
+    fresh = np.flatnonzero(Vocabulary(run.names.items).index(features.item_ids) < 0)
     added = aligned_features(
         features,
         fresh,

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from sgfd.dataset import Dataset, Feature, Protocol, Split, check_division
 from sgfd.featureset import FeatureSet
-from sgfd.jobs import JobError, keep_freed_memory, use_device, use_threads, whole_number
+from sgfd.jobs import (
+    JobError,
+    keep_freed_memory,
+    of_kind,
+    use_device,
+    use_threads,
+    whole_number,
+)
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.backbones import find_backbone, usable_backbones
 from sgfd.recommenders.inputs import FeatureScale, ModalityFeatures, aligned_features
@@ -97,6 +104,9 @@ def prepare(
     Raises:
         JobError, DatasetError, FeatureSetError: an input is wrong.
     """
+    of_kind("dataset", dataset, Dataset, "give dataset.load_dataset(...)")
+    if features is not None:
+        of_kind("features", features, FeatureSet, "give featureset.load(...)")
     kind = find_backbone(backbone)
     check_division(protocol, split)
     if feature_scale not in get_args(FeatureScale):

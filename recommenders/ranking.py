@@ -27,12 +27,19 @@ def vectors_of(model: Backbone) -> tuple[Scores, Scores]:
     return users.detach().float().cpu().numpy(), items.detach().float().cpu().numpy()
 
 
+def _device_of(model: Backbone) -> torch.device:
+    """Where its tensors are; the CPU where it has none."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
 def rank_by_model(model: Backbone) -> Rank:
     """Lists by a backbone's own score, as it stands now."""
     if not model.rescores():
         return rank_by_vectors(*vectors_of(model), model.similarity)
     model.eval()
-    device = next(chain(model.parameters(), model.buffers())).device
+    device = _device_of(model)
 
     def rank(
         users: Indices, k: int, seen: ItemSets, candidates: Indices | None = None
@@ -52,7 +59,7 @@ def rank_by_model(model: Backbone) -> Rank:
 def rank_by_shortlist(model: Backbone, size: int) -> Rank:
     """Lists by a backbone's own score among the `size` best items by its vectors."""
     nearest = rank_by_vectors(*vectors_of(model), model.similarity)
-    device = next(chain(model.parameters(), model.buffers())).device
+    device = _device_of(model)
 
     def rank(
         users: Indices, k: int, seen: ItemSets, candidates: Indices | None = None

@@ -18,12 +18,14 @@ from sgfd.recommenders.run_folder import LIST_SCHEMA, Run, write_lists
 
 
 def recommend(
-    run: Run, user_id: str, k: int = 10, label: str | None = None
+    run: Run, user_id: str, k: int = 10, label: str | None = None, *, leave_out_test: bool = False
 ) -> list[dict[str, Any]]:
     """The k best items that a user has not in train or valid, best first.
 
     Args:
         label: of the items that may be listed; all where None.
+        leave_out_test: list none of his test items either: for lists to put to use, where the
+            others are those that test judges.
 
     Returns:
         One object an item: `rank`, `item_id`, `title` (None where it has none), `score`.
@@ -34,6 +36,8 @@ def recommend(
     k = _length(run, k)
     user = np.array([run.user_index(user_id)])
     seen = run.split.train.take(user).merge(run.split.valid.take(user))
+    if leave_out_test:
+        seen = seen.merge(run.split.test.take(user))
     return _rows(run, *run.rank(user, k, seen, labelled(run, label)))
 
 
@@ -67,15 +71,22 @@ def write_recommendations(
     k: int = 10,
     label: str | None = None,
     overwrite: bool = False,
+    *,
+    leave_out_test: bool = False,
 ) -> Path:
     """Lists of all users as a Parquet file (one row a user), in bounded memory.
 
+    Args:
+        leave_out_test: as of `recommend`.
+
     Raises:
-        JobError: the file exists and is not to be overwritten or holds something else, its folder
-            doesn't, no item has the label, or k is below 1.
+        JobError: the file's name does not end in .parquet, it exists and is not to be overwritten
+            or holds something else, its folder doesn't, no item has the label, or k is below 1.
         FeatureSetError: another process is writing it.
     """
     path = Path(path)
+    if path.suffix != ".parquet":
+        raise JobError(path, "is written as Parquet", "end its name in .parquet")
     if path.exists() and not overwrite:
         raise JobError(path, "exists already", "choose another name or add --overwrite")
     if path.exists() and not (path.is_file() and _holds_lists(path)):
@@ -86,7 +97,7 @@ def write_recommendations(
     candidates = labelled(run, label)
     with room_in(path.parent), partial_folder(path) as partial:
         try:
-            write_lists(run, partial / path.name, k, candidates)
+            write_lists(run, partial / path.name, k, candidates, leave_out_test=leave_out_test)
             (partial / path.name).replace(path)
         finally:
             shutil.rmtree(partial)

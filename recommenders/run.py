@@ -116,7 +116,8 @@ def make_run(
 ) -> Run:
     """Train on prepared inputs, judge, and write the run to `target`; see `train`."""
     record = prepared.record(settings, seed)
-    with WorkFolder(target, record, overwrite, marker=RECORD) as work:
+    identity = record | {"producer": version("sgfd")}
+    with WorkFolder(target, identity, overwrite, marker=RECORD) as work:
         model, state = learn(prepared, settings, seed, work)
         found = _write(work.result, record, prepared, model, state)
         if tuning is not None:

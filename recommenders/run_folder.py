@@ -155,7 +155,11 @@ class Run:
         kind = find_backbone(self.record["backbone"])
         inputs = make_inputs(self.split.train, self.features, torch.device("cpu"))
         model = kind(inputs, self.settings)
-        model.load_state_dict(_tensors(self.folder / "model.safetensors"))
+        path = self.folder / "model.safetensors"
+        try:
+            model.load_state_dict(_tensors(path))
+        except RuntimeError:  # of other names or shapes
+            raise JobError(path, f"is of no such {kind.__name__}", "train the run again") from None
         return model.eval()
 
     @cached_property
@@ -163,11 +167,15 @@ class Run:
         """The frozen features that the backbone was given; empty where it had none."""
         if self.record["features"] is None:
             return {}
-        stored = _tensors(self.folder / "features.safetensors")
-        return {
-            name: ModalityFeatures(stored[f"{name}.values"], stored[f"{name}.present"])
-            for name in self.record["features"]["modalities"]
-        }
+        path = self.folder / "features.safetensors"
+        stored = _tensors(path)
+        try:
+            return {
+                name: ModalityFeatures(stored[f"{name}.values"], stored[f"{name}.present"])
+                for name in self.record["features"]["modalities"]
+            }
+        except KeyError as error:
+            raise JobError(path, f"lacks {error}", "train the run again") from None
 
     @cached_property
     def rank(self) -> Rank:
@@ -440,9 +448,15 @@ def _write_per_user(
 
 
 def write_lists(
-    run: Run, path: Path, k: int, candidates: Indices | None = None, rank: Rank | None = None
+    run: Run,
+    path: Path,
+    k: int,
+    candidates: Indices | None = None,
+    rank: Rank | None = None,
+    leave_out_test: bool = False,
 ) -> None:
-    """One row a user: the ids and scores of the k best items not in train or valid.
+    """One row a user: the ids and scores of the k best items not in train or valid, nor in test
+    where that is asked.
 
     Users are ranked and written in blocks, so that memory does not grow with their number.
 
@@ -452,6 +466,8 @@ def write_lists(
     """
     rank = rank or run.rank
     seen = run.split.seen_before("test")
+    if leave_out_test:
+        seen = seen.merge(run.split.test)
     ids = pa.array(run.names.items, pa.string())
     n_users = len(run.names.users)
     with pq.ParquetWriter(path, LIST_SCHEMA) as writer, progress(n_users, "listing") as advance:

@@ -95,6 +95,8 @@ def fit(
         if state.diverged:
             raise _divergence(state, settings, work)
         logger.info("training goes on from epoch %d, batch %d", state.epoch + 1, state.step)
+        if watch is not None and state.history and not state.step:
+            watch(state)  # stopped while that epoch was scored, before it was told of
 
     if (threads := torch.get_num_threads()) not in state.threads:
         state.threads.append(threads)

@@ -39,7 +39,11 @@ def read_ducho(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
         for top in sorted(folder.glob(f"*/{backend}"))
         for layer in _layers(top)
     }
-    if not files:
+    for layer, by_item in files.items():
+        for item in [item for item in by_item if not _is_text(item)]:
+            name = ascii(by_item.pop(item).name)
+            problems.error(layer, f"the name of {name} is no UTF-8", "rename it, or leave it out")
+    if not any(files.values()):
         problems.error(folder, "holds no .npy file of an item", "extract the features again")
         return None, None
     ids = sorted({item for by_item in files.values() for item in by_item}, key=_as_people_count)
@@ -50,6 +54,15 @@ def read_ducho(folder: Path, problems: Problems) -> tuple[ItemCatalog | None, In
         if feature is not None:
             add_feature(features, feature, problems)
     return make_catalog(folder, items, features, None, None), None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8: what is not comes as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _layers(top: Path) -> list[Path]:

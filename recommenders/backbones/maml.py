@@ -120,7 +120,7 @@ class MAML(Backbone):
                 self.projection.train()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Metric, feature and covariance loss."""
+        """Metric, feature and covariance loss, and the decay of a trained attention."""
         items = torch.cat([batch.items[:, None], batch.negatives], dim=1)  # (B, 1 + W)
         user, item = self.users(batch.users), self.items(items)
         there = self.has_content[items]

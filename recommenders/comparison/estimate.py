@@ -15,7 +15,8 @@ from sgfd.recommenders.sampling import EpochBatches
 
 STEPS = 3  # timed, of a backbone that has no result yet
 EPOCHS_PER_PATIENCE = 5  # a training that stops after `patience` idle epochs has about so many more
-AROUND = 4.0  # seconds that a cell takes beside its training: start, reading, judging
+AROUND = 4.0  # seconds that a cell takes beside training and judging: start, reading
+JUDGED = 5e-8  # seconds that judging takes a pair of user and item, of vectors
 
 
 class Estimate:
@@ -35,7 +36,7 @@ class Estimate:
         done: dict[str, list[float]] = {}
         for result in results:
             if result.error is None:
-                seconds = result.train_seconds + result.refit_seconds
+                seconds = result.train_seconds + result.refit_seconds + result.judge_seconds
                 done.setdefault(result.cell.backbone, []).append(seconds)
         return sum(
             AROUND
@@ -52,7 +53,8 @@ class Estimate:
             kind = find_backbone(backbone)
             trains = kind.trained and not kind.needs_features
             settings = self._settings[backbone]
-            self._guesses[backbone] = (
+            judging = JUDGED * self._inputs.n_users * self._inputs.n_items
+            self._guesses[backbone] = judging + (
                 guessed_seconds(kind, self._inputs, settings) if trains else 0.0
             )
         return self._guesses[backbone]

@@ -26,7 +26,7 @@ import torch
 
 from sgfd.dataset import Dataset, Protocol, Split
 from sgfd.featureset import FeatureSet, refuse_changed
-from sgfd.jobs import JobError, locked, progress, use_threads
+from sgfd.jobs import JobError, locked, progress, usable_cores, use_threads
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.comparison.estimate import Estimate
@@ -469,6 +469,7 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
     if wanted != (*made_on, record.get("parts_sha256", parts)):
         raise JobError(place, "was trained on other inputs than this comparison's", again)
     refit = record.get("refit", {})
+    again_seconds = refit.get("seconds", {})
     return CellResult(
         cell,
         record["metrics"],
@@ -478,7 +479,8 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
         record["epochs"],
         refit.get("metrics", {}),
         record.get("tuning"),
-        refit_seconds=refit.get("seconds", {}).get("train", 0.0),
+        refit_seconds=again_seconds.get("train", 0.0),
+        judge_seconds=record["seconds"]["evaluate"] + again_seconds.get("evaluate", 0.0),
         threads=tuple(record.get("threads", ())),
         device=record["device"],
     )
@@ -487,7 +489,7 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
 def machine() -> str:
     """Processor, cores, memory and what computes, in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     programs = ", ".join(f"{name} {version(name)}" for name in ("sgfd", "torch"))
     return f"{platform.machine()}, {cores} cores, {memory:.0f} GiB, {platform.system()}; {programs}"
 

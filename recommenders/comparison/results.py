@@ -37,8 +37,9 @@ class CellResult:
         train_seconds: of the training. peak_memory_bytes: of the cell's own process.
         epochs: that the training took, 0 without one.
         refit: metrics by part of the model trained on train and valid; empty without one.
-        refit_seconds: that its training took. threads: how many it was trained by, one after the
-            other, which the last digits of a result depend on; none where its record does not say.
+        refit_seconds: that its training took. judge_seconds: that all judging took.
+        threads: how many it was trained by, one after the other, which the last digits of a result
+            depend on; none where its record does not say.
         device: `cpu` or `cuda`, likewise.
         tuning: how its settings were searched; None where they were not.
         error: one line, where the cell failed; everything else is empty then.
@@ -54,6 +55,7 @@ class CellResult:
     tuning: dict[str, Any] | None = None
     error: str | None = None
     refit_seconds: float = 0.0
+    judge_seconds: float = 0.0
     threads: tuple[int, ...] = ()
     device: str = "cpu"
 

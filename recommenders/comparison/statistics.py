@@ -249,7 +249,8 @@ def _family(
                 continue
             a, b = read.paired(own, base, metric)
             compared.append((backbone, features.label, baseline))
-            means.append(float(np.nanmean(b)) if not np.isnan(b).all() else np.nan)
+            answered = ~np.isnan(a - b).any(axis=0)  # the users that the difference is of
+            means.append(float(np.mean(b[:, answered])) if answered.any() else np.nan)
             differences.append(paired_difference(a - b))
     corrected = holm([difference.p_value for difference in differences]).tolist()
     for names, mean, difference, p in zip(compared, means, differences, corrected, strict=True):

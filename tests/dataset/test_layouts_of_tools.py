@@ -1,5 +1,7 @@
 """What MMRec's and Ducho's own programs write is read with its ids."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,6 +117,13 @@ def test_ducho_items_are_those_of_any_modality(ducho):
     nan = np.nan
     np.testing.assert_array_equal(image, np.array([[1], [2], [nan], [10]]).repeat(5, axis=1))
     np.testing.assert_array_equal(text, [[nan] * 2, [0.5, 1.5], [2.5, 3.5], [nan] * 2])
+
+
+def test_a_file_whose_name_is_no_text_is_named(ducho):
+    layer = next(ducho.glob("visual*/torch/*/*"))
+    (layer / "item1.npy").rename(layer / os.fsdecode(b"\xff.npy"))
+    with pytest.raises(DatasetError, match=r"the name of '\\udcff.npy' is no UTF-8; rename it"):
+        load_dataset(ducho)
 
 
 def test_several_models_of_one_modality_have_their_names(ducho):

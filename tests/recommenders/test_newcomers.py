@@ -57,6 +57,8 @@ def test_a_new_user_without_items_or_with_unknown_ones_is_refused(train):
     run = train("popular")
     with pytest.raises(JobError, match="has no items"):
         recommenders.with_new_user(run, [])
+    with pytest.raises(JobError, match="items 'i7': are one text, not several ids; give a list"):
+        recommenders.with_new_user(run, "i7")
     with pytest.raises(JobError, match="item 'i9999'"):
         recommenders.with_new_user(run, ["i1", "i9999"])
     with pytest.raises(JobError, match="'u1': is a user of"):

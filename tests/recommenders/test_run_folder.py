@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sgfd.dataset import load_dataset
 from sgfd.jobs import JobError
-from sgfd.recommenders import load_run, recommend, train
+from sgfd.recommenders import load_run, recommend, train, write_recommendations
 
 SAMPLE = load_dataset("sample")
 
@@ -42,6 +43,23 @@ def test_a_recommendation_is_the_best_unseen_by_brute_force(sample_run):
     expected = sample_run.names.items[np.argsort(-scores[user], kind="stable")[:10]]
     assert [row["item_id"] for row in rows] == expected.tolist()
     assert [row["rank"] for row in rows] == list(range(1, 11))
+
+
+def test_for_use_test_items_are_left_out_too(sample_run, tmp_path):
+    test = sample_run.split.test
+    user = int(np.flatnonzero(test.sizes)[0])
+    own = set(sample_run.names.items[test.of(user)])
+    name = str(sample_run.names.users[user])
+    every = recommend(sample_run, name, k=300)
+    kept = recommend(sample_run, name, k=300, leave_out_test=True)
+    assert own and [row["item_id"] for row in kept] == [
+        row["item_id"] for row in every if row["item_id"] not in own
+    ]
+    path = write_recommendations(sample_run, tmp_path / "x.parquet", k=300, leave_out_test=True)
+    listed = pd.read_parquet(path).set_index("user_id").loc[name, "item_id"]
+    assert list(listed) == [row["item_id"] for row in kept]
+    with pytest.raises(JobError, match=r"x.csv: is written as Parquet; end its name in .parquet"):
+        write_recommendations(sample_run, tmp_path / "x.csv")
 
 
 def test_more_than_there_is_gives_all_that_is_unseen(sample_run):
@@ -82,6 +100,16 @@ def test_an_unknown_format_is_refused(copy):
     (copy / "run.json").write_text(json.dumps(record | {"format": 99}))
     with pytest.raises(JobError, match="run format 99 is unknown"):
         load_run(copy)
+
+
+def test_weights_of_another_model_are_refused(copy):
+    path = copy / "model.safetensors"
+    weights = {name: tensor[..., :-1].contiguous() for name, tensor in load_file(path).items()}
+    save_file(weights, path)
+    with pytest.raises(
+        JobError, match=r"model.safetensors: is of no such \w+; train the run again"
+    ):
+        load_run(copy).model  # noqa: B018 (rebuilt when it is asked for)
 
 
 def test_embeddings_of_other_users_are_refused(copy):

@@ -1,6 +1,7 @@
 """The search: decided by its seed, blind to test, resumable, and the same budget for all."""
 
 import json
+import signal
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -10,8 +11,9 @@ import pytest
 from sgfd.dataset import Dataset, Interactions, Pairs, Vocabulary
 from sgfd.jobs import JobError, locked
 from sgfd.jobs.search import chosen, read_trials
-from sgfd.recommenders import Range, find_backbone, load_run, tune, tuning
+from sgfd.recommenders import Range, find_backbone, learning, load_run, tune, tuning
 from sgfd.recommenders.backbones.bpr import BPR
+from sgfd.recommenders.learning import chosen_by
 from sgfd.recommenders.preparation import prepare
 from sgfd.recommenders.tuning import plan_search, run_search, tuned_settings
 
@@ -114,6 +116,23 @@ def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint(whole, tmp_path, m
     assert searched(tmp_path, start=start) == whole
     assert len(begun) <= epochs + 2
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_ctrl_c_while_the_score_is_taken_that_prunes_changes_no_trial(whole, tmp_path, monkeypatch):
+    victim = next(trial for trial in whole if trial.state == "pruned").number
+    last = sum(len(trial.scores) for trial in whole[: victim + 1])
+    scored = []
+
+    def score(model, sets):
+        scored.append(chosen_by(model, sets))
+        if len(scored) == last:
+            signal.raise_signal(signal.SIGINT)
+        return scored[-1]
+
+    monkeypatch.setattr(learning, "chosen_by", score)
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path)
+    assert searched(tmp_path) == whole
 
 
 def test_test_is_not_touched_by_the_search(whole, tmp_path):
