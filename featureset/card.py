@@ -116,7 +116,13 @@ def _reading(manifest: Manifest) -> str:
     first = next((m for m in manifest.modalities if m.name in usual), None)
     if first is None:
         return "It has no modality."
-    return f"""Each of these works in the folder of the set.
+    old = ""
+    if any(m.coverage < 1 for m in manifest.modalities):
+        old = (
+            "\n\npyarrow before 25 can't read a column of lists that some items lack: there "
+            "`columns=` the others, and the `.npy` files."
+        )
+    return f"""Each of these works in the folder of the set.{old}
 
 ```python
 import pandas as pd

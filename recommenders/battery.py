@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgfd.jobs import WorkFolder, seed_everything
-from sgfd.recommenders.backbone import Backbone, Batch
+from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.evaluation import judge
 from sgfd.recommenders.inputs import Inputs, ModalityFeatures, make_inputs
 from sgfd.recommenders.item_sets import ItemSets
@@ -36,7 +36,13 @@ from sgfd.recommenders.training import TrainingState, fit
 Device = torch.device | str
 GROUPS, USERS, ITEMS, SEEN = 4, 25, 12, 8  # of each group; SEEN of its items train, the rest test
 CPU = torch.device("cpu")
-QUICK = {"learning_rate": 0.005, "batch_size": 128, "epochs": 60, "patience": 60}
+QUICK = {  # of these, those that a backbone has
+    "learning_rate": 0.005,
+    "batch_size": 128,
+    "epochs": 60,
+    "patience": 60,
+    "embedding_dim": 32,
+}
 
 
 def losses_are_finite_scalars(kind: type[Backbone], device: Device = CPU) -> None:
@@ -199,10 +205,14 @@ def _one_modality(kind: type[Backbone], device: Device) -> list[Inputs]:
 
 
 def _build(kind: type[Backbone], inputs: Inputs, seed: int = 0, **changes: Any) -> Backbone:
-    known = {field.name for field in fields(kind.Settings)}
     seed_everything(seed)
-    settings = {name: value for name, value in (QUICK | changes).items() if name in known}
-    return kind(inputs, kind.Settings(**settings)).to(inputs.device)
+    return kind(inputs, _settings(kind, changes)).to(inputs.device)
+
+
+def _settings(kind: type[Backbone], changes: dict[str, Any]) -> BackboneSettings:
+    known = {field.name for field in fields(kind.Settings)}
+    quick = {name: value for name, value in (QUICK | changes).items() if name in known}
+    return kind.Settings(**quick)
 
 
 def _loss(model: Backbone, inputs: Inputs, epoch: int = 0) -> dict[str, Tensor]:
@@ -224,8 +234,8 @@ def _train(
     if kind.trained:
         epochs = count(1)
         with tempfile.TemporaryDirectory() as folder, WorkFolder(Path(folder) / "run", {}) as work:
-            settings = kind.Settings(**{**QUICK, **changes})
-            state = fit(model, inputs, settings, 0, work, score or (lambda _: float(next(epochs))))
+            each = score or (lambda _: float(next(epochs)))
+            state = fit(model, inputs, _settings(kind, changes), 0, work, each)
     return model.eval(), state
 
 
