@@ -61,16 +61,16 @@ def explore(
         raise click.UsageError(f"{target}: exists already; choose another --out or --overwrite")
     if not target.parent.is_dir():
         raise click.UsageError(f"--out {target}: there is no folder {target.parent}; make it")
-    from sgfd.distill.generic import beside
+    from sgfd.distill.source_items import source_items
     from sgfd.featureset import write_file
-    from sgfd.featureset.explorer import MOST_ITEMS, Catalogue, explorer_page, is_page
+    from sgfd.featureset.explorer import MOST_ITEMS, SourceItems, explorer_page, is_page
     from sgfd.jobs import progress, room_in
 
     if target.exists() and not (target.is_file() and is_page(target)):
         raise click.UsageError(
             f"{target}: is no such page, and only one is replaced; choose another --out"
         )
-    known = beside(opened, load(catalogue, data_root)) if catalogue else Catalogue()
+    known = source_items(opened, load(catalogue, data_root)) if catalogue else SourceItems()
     shown = min(opened.n_items, MOST_ITEMS)
     with progress(shown * (1 + bool(known.generic)), "neighbours") as advance:
         page = explorer_page(opened, known, neighbours, advance).encode()

@@ -309,9 +309,12 @@ def _write(plan: _Plan, folder: Path, name: str) -> int:
     for modality, rows in cut_off.items():
         if rows:
             logger.warning(
-                f"{modality}: {rows} of {plan.derivation.added} new rows hold much larger numbers "
-                f"than its scales can; they are cut off there, and whole in "
-                f"{plan.compressed[modality].of}"
+                "%s: %d of %d new rows hold much larger numbers than its scales can; they are cut "
+                "off there, and whole in %s",
+                modality,
+                rows,
+                plan.derivation.added,
+                plan.compressed[modality].of,
             )
     return changed
 

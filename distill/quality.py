@@ -16,9 +16,8 @@ from sgfd.distill.streaming import Standardiser
 
 MOST_QUERIES = 2000
 BLOCK = 4096
-UNTAUGHT_SHARE = (
-    0.1  # SGFD's default share: with the same seed, both are measured on the same items
-)
+# SGFD's default share: with the same seed, both are measured on the same items.
+UNTAUGHT_SHARE = 0.1
 
 Indices = NDArray[np.int64]
 LabelledRows = Callable[[Indices], tuple[Tensor, Tensor]]

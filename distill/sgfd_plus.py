@@ -258,7 +258,7 @@ def _guided(
     """The closed form and what training makes of it, (d, D), both of all items; and the figures
     of the same without some."""
 
-    def fit(
+    def closed_form_and_student(
         left: TrainingPairs, work: WorkFolder | Checkpoint, settings: SGFDPlusSettings
     ) -> tuple[Tensor, Tensor]:
         start = unit_scale_weight(rows, left, settings).to(task.device)
@@ -269,13 +269,13 @@ def _guided(
     if task.measured:
         trial = HeldOutTrial.of(rows, pairs, settings.held_out_share, task.seed)
     if trial is not None:
-        start, weight = fit(trial.left, task.work, settings)
+        start, weight = closed_form_and_student(trial.left, task.work, settings)
         trial.judge("closed_form", start)
         found = trial.judge("student", weight)
         learns = settings.interaction_weight > 0
         if settings.debias == "auto" and learns and trial.loses("student"):
             debiased = replace(settings, debias="on")
-            _, other = fit(trial.left, task.work.stage("debiased"), debiased)
+            _, other = closed_form_and_student(trial.left, task.work.stage("debiased"), debiased)
             if trial.judge("student", other) > found:
                 logger.info(
                     "popularity is left to the loss (debias=on): without that, held-out items "
@@ -285,7 +285,7 @@ def _guided(
             else:
                 trial.judge("student", weight)
         figures |= trial.figures("student")
-    return *fit(pairs, task.work.stage("all-items"), settings), figures
+    return *closed_form_and_student(pairs, task.work.stage("all-items"), settings), figures
 
 
 def _fidelity(made: Made, start: Made) -> dict[str, dict[str, Any]]:

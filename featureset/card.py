@@ -119,7 +119,7 @@ def _reading(manifest: Manifest) -> str:
     old = ""
     if any(m.coverage < 1 for m in manifest.modalities):
         old = (
-            "\n\npyarrow before 25 can't read a column of lists that some items lack: there "
+            "\n\npyarrow before 26 can't read a column of lists that some items lack: there "
             "`columns=` the others, and the `.npy` files."
         )
     return f"""Each of these works in the folder of the set.{old}

@@ -1,4 +1,4 @@
-"""What a long computation needs: a device, a work folder, checkpoints, progress, Ctrl-C."""
+"""What a long computation needs: device, work folder, checkpoints, progress, Ctrl-C, a search."""
 
 import sgfd.openmp  # noqa: F401 (before torch)
 from sgfd.jobs.checkpoint import Checkpoint, of_this_work, pack, subset, unpack

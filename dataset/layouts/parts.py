@@ -414,10 +414,10 @@ def number_labels(
     names: dict[int, str] | None = None,
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Any label values as 0..C-1, -1 where lacking; `names` may rename whole numbers."""
-    distinct, place = np.unique(values[~lacking], return_inverse=True)
+    found, place = np.unique(values[~lacking], return_inverse=True)
     labels = np.full(len(values), -1, dtype=np.int64)
     labels[~lacking] = place
-    return labels, tuple((names or {}).get(value, str(value)) for value in distinct.tolist())
+    return labels, tuple((names or {}).get(value, str(value)) for value in found.tolist())
 
 
 def unique_names(names: list[str], path: Path, word: str = "row", first: int = 0) -> Vocabulary:

@@ -42,7 +42,7 @@ class Generic:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class SourceItems:
     """What is known of a set's items beside the set.
 
     Attributes:
@@ -86,7 +86,7 @@ class Contents:
 
 def contents(
     features: FeatureSet,
-    catalogue: Catalogue,
+    catalogue: SourceItems,
     neighbours: int,
     advance: Callable[[int], None] | None = None,
 ) -> Contents:

@@ -11,7 +11,7 @@ from string import Template
 
 import numpy as np
 
-from sgfd.featureset.explorer.contents import Catalogue, Contents, Norms, contents
+from sgfd.featureset.explorer.contents import Contents, Norms, SourceItems, contents
 from sgfd.featureset.manifest import Manifest
 from sgfd.featureset.reading import FeatureSet
 
@@ -23,7 +23,7 @@ _TITLE = "Feature set "
 
 def explorer_page(
     features: FeatureSet,
-    catalogue: Catalogue | None = None,
+    catalogue: SourceItems | None = None,
     neighbours: int = 10,
     advance: Callable[[int], None] | None = None,
 ) -> str:
@@ -40,7 +40,7 @@ def explorer_page(
     Raises:
         FeatureSetError: the set has no modality, or its table can't be read.
     """
-    found = contents(features, catalogue or Catalogue(), neighbours, advance)
+    found = contents(features, catalogue or SourceItems(), neighbours, advance)
     text = json.dumps(found.packed, ensure_ascii=False, separators=(",", ":"))
     packed = base64.b64encode(zlib.compress(text.encode("utf-8", "replace"), 6)).decode()
     manifest = features.manifest

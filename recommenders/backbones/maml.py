@@ -15,7 +15,7 @@ from torch.nn import functional
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import covariance_penalty, warp_hinge
-from sgfd.recommenders.unit import into_unit_ball
+from sgfd.recommenders.rows import into_unit_ball
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range, Share
 
 HIDDEN = (256, 128, 128)  # widths of the projection's hidden layers

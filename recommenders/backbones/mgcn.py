@@ -15,8 +15,7 @@ from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import own_among_others, ranking_loss, squared_norm
 from sgfd.recommenders.neighbours import affinity_of_nearest
-from sgfd.recommenders.rows import rows_of
-from sgfd.recommenders.unit import unit_rows
+from sgfd.recommenders.rows import rows_of, unit_rows
 from sgfd.settings import CHECKED, Count, NotNegative, Positive, Range
 
 

@@ -16,8 +16,7 @@ from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch
 from sgfd.recommenders.graph import BipartiteGraph
 from sgfd.recommenders.inputs import Inputs
 from sgfd.recommenders.losses import ranking_loss, squared_norm
-from sgfd.recommenders.rows import rows_of
-from sgfd.recommenders.unit import unit_rows
+from sgfd.recommenders.rows import rows_of, unit_rows
 from sgfd.settings import CHECKED, Count, NotNegative, Range, Share
 
 NEGATIVE_SLOPE = 0.2  # of LeakyReLU in the authors' code

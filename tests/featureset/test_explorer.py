@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from statsmodels.multivariate.pca import PCA
 
 from sgfd.featureset import CosineRows, FeatureSetError, load
-from sgfd.featureset.explorer import Catalogue, Generic, contents, explorer_page
+from sgfd.featureset.explorer import Generic, SourceItems, contents, explorer_page
 from sgfd.featureset.plane import plane
 
 HOSTILE = "</script><script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
@@ -55,7 +55,7 @@ def page_of(make_rows_set, tmp_path):
     make_rows_set(tmp_path / "made", {"image": rows}, labels=labels)
     order = rng.permutation(200)
     generic = rng.normal(3, 2, size=(200, 9)).astype(np.float32)
-    catalogue = Catalogue(
+    catalogue = SourceItems(
         np.array([f"Thing {i} {HOSTILE}" for i in range(200)], dtype=object),
         {"image": Generic(generic[order], np.argsort(order), np.full(9, 3.0), np.full(9, 2.0))},
     )

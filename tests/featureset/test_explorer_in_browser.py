@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sgfd import dataset, distill
-from sgfd.distill.generic import beside
+from sgfd.distill.source_items import source_items
 from sgfd.featureset import load
-from sgfd.featureset.explorer import Catalogue, Generic, explorer_page
+from sgfd.featureset.explorer import Generic, SourceItems, explorer_page
 
 HURT = "<img src=x onerror=document.title='hurt'><b>bold</b>"
 
@@ -47,12 +47,12 @@ def small(tmp_path_factory):
     sample = dataset.load_dataset("sample")
     distill.distill(sample, folder / "set", method="pca")
     opened = load(folder / "set")
-    known = beside(opened, sample)
+    known = source_items(opened, sample)
     titles = np.array([f"Thing number {i}" for i in range(opened.n_items)], dtype=object)
     titles[3] = HURT
     titles[4] = "Ünïque gadget"
     path = folder / "page.html"
-    path.write_text(explorer_page(opened, Catalogue(titles, known.generic)))
+    path.write_text(explorer_page(opened, SourceItems(titles, known.generic)))
     return path, titles, opened
 
 
@@ -152,7 +152,7 @@ def test_office_is_small_and_finds_its_items_by_title(browser, shared_data, tmp_
     office = dataset.load_dataset("office", shared_data)
     distill.distill(office, tmp_path / "office", method="pca")
     opened = load(tmp_path / "office")
-    page = explorer_page(opened, beside(opened, office))
+    page = explorer_page(opened, source_items(opened, office))
     assert len(page.encode()) < 5_000_000
     (tmp_path / "office.html").write_text(page)
     shown = Opened(browser, tmp_path / "office.html", 360)
@@ -180,7 +180,7 @@ def test_a_hundred_thousand_items_are_still_usable(browser, make_rows_set, tmp_p
         [f"Thing {i} of a rather long title {i % 977}" for i in range(100_000)], object
     )
     generic = Generic(rows[:, :8], np.arange(100_000), np.zeros(8), np.ones(8))
-    page = explorer_page(load(tmp_path / "many"), Catalogue(titles, {"image": generic}))
+    page = explorer_page(load(tmp_path / "many"), SourceItems(titles, {"image": generic}))
     assert len(page.encode()) < 20_000_000
     (tmp_path / "many.html").write_text(page)
     shown = Opened(browser, tmp_path / "many.html", 1280)

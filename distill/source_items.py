@@ -6,10 +6,10 @@ from sgfd.dataset import Dataset, ItemCatalog
 from sgfd.distill.errors import DistillError
 from sgfd.distill.streaming import column_statistics
 from sgfd.featureset import FeatureSet
-from sgfd.featureset.explorer import Catalogue, Generic
+from sgfd.featureset.explorer import Generic, SourceItems
 
 
-def beside(features: FeatureSet, dataset: Dataset) -> Catalogue:
+def source_items(features: FeatureSet, dataset: Dataset) -> SourceItems:
     """Titles and standardised generic features of a set's items, in the order of its rows.
 
     Of the modalities those from which the set's usual ones were made, as far as the set tells, else
@@ -42,7 +42,7 @@ def beside(features: FeatureSet, dataset: Dataset) -> Catalogue:
         _ = feature.present  # refuses a broken row
         columns = column_statistics(feature)
         generic[name] = Generic(feature.values, places, columns.mean, columns.scale)
-    return Catalogue(titles, generic)
+    return SourceItems(titles, generic)
 
 
 def _sources(features: FeatureSet, catalog: ItemCatalog) -> list[str]:
