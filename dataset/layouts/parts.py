@@ -53,7 +53,7 @@ def read_csv(
     """
     try:
         content = path.read_bytes()
-        header = content.partition(b"\n")[0].decode("utf-8")
+        header = content.decode("utf-8").partition("\n")[0]  # all of it: errors tell the place
         if other := separator not in header and next((s for s in ";\t,|" if s in header), None):
             raise DatasetError(
                 path,
