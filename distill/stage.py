@@ -143,7 +143,6 @@ def distill(
         KeyboardInterrupt: interrupted; the same call goes on from the checkpoint.
     """
     start = time.perf_counter()
-    of_kind("dataset", dataset, Dataset, "give dataset.load_dataset(...)")
     target = Path(target)
     seed = whole_number("seed", seed, most=MOST_SEED)
     split_seed = whole_number("split_seed", split_seed)
@@ -151,6 +150,7 @@ def distill(
     method, known_method, settings = method_and_settings(method, settings)
     _check_extras(compress, neighbours)
     _check_lines(licence=licence, contact=contact)
+    of_kind("dataset", dataset, Dataset, "give dataset.load_dataset(...)")
     if not dataset.name.isprintable():
         raise DistillError(
             f"dataset {dataset.name!r}", "has a control sign in its name", "rename its folder"

@@ -112,7 +112,7 @@ def test_numbers_and_lists_of_numpy_are_taken_and_others_refused(features, tmp_p
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
-class Renamed:
+class Renamed(featureset.FeatureSet):
     """A feature set whose last items have new ids, as if they were new."""
 
     def __init__(self, features, new):
@@ -295,7 +295,10 @@ def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
     recommenders.write_recommendations(run, path, 3, overwrite=True)
     assert pd.read_parquet(path)["item_id"].map(len).eq(3).all()
     pairs = pd.DataFrame({"user_id": ["u"], "item_id": ["i"]})
-    for other, save in (("pairs", pairs.to_parquet), ("notes", lambda to: to.write_text("mine"))):
+    for other, save in (
+        ("pairs.parquet", pairs.to_parquet),
+        ("notes.parquet", lambda to: to.write_text("mine")),
+    ):
         save(tmp_path / other)
         before = (tmp_path / other).read_bytes()
         with pytest.raises(JobError, match="exists already, and holds no such lists"):
@@ -303,8 +306,11 @@ def test_lists_for_everybody_are_those_of_each(train, tmp_path, monkeypatch):
         assert (tmp_path / other).read_bytes() == before
         (tmp_path / other).unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["all.parquet"]
+    folder = tmp_path / "folder.parquet"
+    folder.mkdir()
     with pytest.raises(JobError, match="holds no such lists; choose another name"):
-        recommenders.write_recommendations(run, tmp_path, overwrite=True)
+        recommenders.write_recommendations(run, folder, overwrite=True)
+    folder.rmdir()
     # What a killed process left is written over; one at work is left alone.
     left = tmp_path / ".all.parquet.partial"
     left.mkdir()
