@@ -83,11 +83,16 @@ def defaults(dataset: str) -> list[list[str]]:
     cells = jsonl("backbones.jsonl")
     groups = cells[cells["dataset"] == dataset].groupby(["backbone", "maker"])
     of = {
-        key: f"{each['recall@20'].mean():.4f} ± {each['recall@20'].std():.4f} / "
+        key: f"{each['recall@20'].mean():.4f}{_deviation(each['recall@20'])} / "
         f"{each['ndcg@20'].mean():.4f} ({len(each)})"
         for key, each in groups
     }
     return by_maker(of, MAKERS)
+
+
+def _deviation(values: pd.Series) -> str:
+    """That of several seeds; one has none."""
+    return f" ± {values.std():.4f}" if len(values) > 1 else ""
 
 
 def costs() -> list[list[str]]:
