@@ -37,7 +37,7 @@ class Dataset:
         if self.interactions is not None:
             parts.append(f"{self.interactions.n_users:,} users")
         if self.warnings:
-            parts.append(f"{len(self.warnings)} warnings")
+            parts.append(f"{len(self.warnings)} warning{'s' * (len(self.warnings) > 1)}")
         return f"<Dataset {self.name}: {', '.join(parts)}>"
 
 
