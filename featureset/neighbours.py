@@ -49,10 +49,10 @@ class CosineRows:
         parts = np.split(joined, ends[:-1], axis=1)  # views
         for modality, rows in zip(self._modalities, parts, strict=True):
             rows[:] = modality[items]
-            rows[np.isnan(rows[:, 0])] = 0
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows /= np.where(norms > 0, norms, 1)
-        joined /= np.sqrt(len(self._modalities))
+            squares = np.einsum("ij,ij->i", rows, rows)
+            rows[np.isnan(squares)] = 0
+            lengths = np.sqrt(squares * len(self._modalities))
+            rows /= np.where(squares > 0, lengths, 1)[:, None]
         return joined
 
     def cosines(self, vectors: Matrix, others: Indices) -> NDArray[np.float32]:

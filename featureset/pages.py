@@ -1,4 +1,4 @@
-"""What a Parquet file's pages say that they unfold to: memory that is taken before they are read.
+"""The heads of a Parquet file's pages, and what they say that the pages unfold to.
 
 A reader makes room for each page by the page's own head, whatever the file's end says of its
 column. Heads are Thrift structs, by its compact protocol (parquet.thrift: PageHeader).
@@ -7,14 +7,23 @@ column. Heads are Thrift structs, by its compact protocol (parquet.thrift: PageH
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
-_UNFOLDED, _STORED = 2, 3  # fields of a head: bytes of the page in memory and in the file
+_UNFOLDED, STORED = 2, 3  # fields of a head: bytes of the page in memory and in the file
+DATA, VALUES = 5, 1  # field of a head: the head of a data page; and of that: how many values
 _INTEGERS = (4, 5, 6)  # types of the compact protocol: 16, 32 and 64 bits
 _FIXED = {1: 0, 2: 0, 3: 1, 7: 8}  # bytes of true, false, a byte, a double
+MOST_FIELD = 8  # of a head that is kept, whatever others there are
 MOST_DEPTH = 8  # of structs and lists in one another; a head that is none nests for ever
 _BINARY, _LIST, _SET, _STRUCT = 8, 9, 10, 12
+
+
+class Bytes(Protocol):
+    """A file's bytes, mapped."""
+
+    def __getitem__(self, place: int, /) -> int: ...
 
 
 def unfolded_bytes(path: Path, metadata: pq.FileMetaData, columns: list[str]) -> int:
@@ -43,29 +52,48 @@ def _pages(content: mmap.mmap, at: int, end: int) -> Iterator[int]:
     if not 0 <= at <= end <= len(content):
         raise ValueError("a column leads out of the file")
     while at < end:
-        head = _Head(content, at, end)
-        sizes = head.integers()
-        unfolded, stored = sizes.get(_UNFOLDED, -1), sizes.get(_STORED, -1)
+        head = Head(content, at, end)
+        unfolded, stored = head.number(_UNFOLDED), head.number(STORED)
         if unfolded < 0 or stored < 0:
             raise ValueError("a page has no size")
         yield unfolded
         at = head.at + stored
 
 
-class _Head:
-    """A Thrift struct, read from `at` on and before `end`; afterwards `at` is where it ends."""
+class Head:
+    """A Thrift struct, read from `at` on and before `end`; afterwards `at` is where it ends.
 
-    def __init__(self, content: mmap.mmap, at: int, end: int) -> None:
+    Args:
+        content: bytes, by their places in the file.
+
+    Raises:
+        ValueError: there is none.
+    """
+
+    def __init__(self, content: Bytes, at: int, end: int) -> None:
         self.content, self.at, self.end = content, at, end
+        self._numbers = self._struct()
 
-    def integers(self, depth: int = 0) -> dict[int, int]:
-        """The struct's own integers by field; all else is passed over."""
-        found, field = {}, 0
+    def number(self, *fields: int) -> int:
+        """An integer of the struct, or of a struct in it; -1 where there is none."""
+        found: Any = self._numbers
+        for field in fields:
+            found = found.get(field) if isinstance(found, dict) else None
+        return found if isinstance(found, int) else -1
+
+    def _struct(self, depth: int = 0) -> dict[int, Any]:
+        """The integers of a struct by field, and the structs in it; all else is passed over."""
+        found: dict[int, Any] = {}
+        field = 0
         while kind := self._byte():
             delta, kind = kind >> 4, kind & 15
             field = field + delta if delta else self._integer()
-            if kind in _INTEGERS:
+            if not 0 < field <= MOST_FIELD:
+                self._pass_over(kind, depth + 1)
+            elif kind in _INTEGERS:
                 found[field] = self._integer()
+            elif kind == _STRUCT and depth < MOST_DEPTH:
+                found[field] = self._struct(depth + 1)
             else:
                 self._pass_over(kind, depth + 1)
         return found
@@ -81,7 +109,7 @@ class _Head:
             length = self._unsigned()  # moves `at` itself
             self.at += length
         elif kind == _STRUCT:
-            self.integers(depth)
+            self._struct(depth)
         elif kind in (_LIST, _SET):
             size, inside = divmod(self._byte(), 16)
             size = self._unsigned() if size == 15 else size
@@ -96,7 +124,7 @@ class _Head:
         if not 0 <= self.at < self.end:
             raise ValueError("a page's head leads out of the file")
         self.at += 1
-        return self.content[self.at - 1]
+        return int(self.content[self.at - 1])
 
     def _unsigned(self) -> int:
         value = shift = 0

@@ -5,10 +5,11 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.plane import plane
@@ -82,9 +83,15 @@ def map_of(
     )
     # Small products: BLAS's further threads would spin between them, on the cores of those that
     # write the set meanwhile.
-    with threadpool_limits(1, user_api="blas"):
+    with _blas().limit(limits=1, user_api="blas"):
         points = plane(rows)
     return Picture(_png(_dots(points, colours)), len(rows.items), legend)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """To look the libraries up takes longer than the products."""
+    return ThreadpoolController()
 
 
 def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
@@ -108,15 +115,15 @@ def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
         for right in range(-reach, reach + 1):
             if down**2 + right**2 <= (RADIUS * FINER) ** 2:
                 canvas[place + down * WIDTH * FINER + right] = colour
-    fine = canvas.reshape(HEIGHT, FINER, WIDTH, FINER)
-    beside = fine.view("<u2")  # FINER bytes at once
-    drawn = np.flatnonzero((beside != paper * 0x101).any(axis=(1, 3)))
+    lines = canvas.view("<u2").reshape(HEIGHT, FINER, WIDTH)  # FINER bytes at once
+    drawn = np.flatnonzero((lines != paper * 0x101).any(axis=1))
+    corner = (drawn // WIDTH * WIDTH * FINER + drawn % WIDTH) * FINER
     # Red, green and blue are summed at once, in 16 bits each of one number.
     packed = (palette << np.array([0, 16, 32], dtype=np.uint64)).sum(axis=1, dtype="<u8")
     total = np.zeros(len(drawn), dtype="<u8")
     for down in range(FINER):
         for right in range(FINER):
-            total += packed[fine[:, down, :, right].reshape(-1)[drawn]]
+            total += packed[canvas[corner + down * WIDTH * FINER + right]]
     picture = np.full((HEIGHT * WIDTH, 3), 255, dtype=np.uint8)  # most of it stays paper
     picture[drawn] = total.view("<u2").reshape(-1, 4)[:, :3] // FINER**2
     return picture.reshape(HEIGHT, WIDTH, 3)

@@ -8,25 +8,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES, CompressedRows
+from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES
 from sgfd.featureset.errors import FeatureSetError
-from sgfd.featureset.manifest import MANIFEST, SIGNATURE, TABLE, Modality
+from sgfd.featureset.manifest import MANIFEST, SIGNATURE
 from sgfd.featureset.neighbours import CosineRows
-from sgfd.featureset.pages import unfolded_bytes
-from sgfd.featureset.reading import FeatureSet, load, room_to_unfold
+from sgfd.featureset.reading import FeatureSet, load
+from sgfd.featureset.table_check import check_rows, check_texts
 
-HASHED_BYTES = 2**18  # at a time
-CACHED_VALUES = 2**19  # of a block of rows that is looked at several times: 2 MiB
+HASHED_BYTES = 2**20  # at a time
+FILES_AT_ONCE = 2  # that are hashed
 ROUNDING = 1e-6  # of a similarity, on another machine
-NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
 OTHER_ROW = 1e-3  # difference, as a share of a row's norm, that no rounding explains
 SMALL_ROW = 1e-2  # norm below which the difference counts as if it were this: a row of rounding
 
@@ -71,7 +69,7 @@ def verify(path: str | Path, catalogue: Catalogue | None = None) -> list[str]:
         opened = load(path)
     except FeatureSetError as error:
         return [str(error)]
-    with _hashing(opened, 1) as hashed:  # the checks want a core of their own
+    with _hashing(opened) as hashed:
         problems = _check_contents(opened, catalogue)
         changed = hashed()
     if changed:  # what the files say is not what was made: no use in telling of that
@@ -87,10 +85,7 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
     try:
         if opened.manifest.student is not None:
             opened.student()
-        with ThreadPoolExecutor(1) as pool:  # texts take a quarter of the time of the rows
-            texts = pool.submit(_check_texts, opened)
-            of_rows = _check_rows(opened)
-            problems += texts.result() + of_rows
+        problems += check_texts(opened) + check_rows(opened)
         if opened.manifest.neighbours is not None:
             problems += _check_neighbours(opened)
         if catalogue is not None:
@@ -102,7 +97,7 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
 
 def changed_files(opened: FeatureSet) -> list[str]:
     """Names of the files that are not those that were written, by their sha256."""
-    with _hashing(opened, 2) as hashed:
+    with _hashing(opened) as hashed:
         return hashed()
 
 
@@ -119,13 +114,13 @@ def refuse_changed(opened: FeatureSet) -> None:
 
 
 @contextmanager
-def _hashing(opened: FeatureSet, at_once: int) -> Iterator[Callable[[], list[str]]]:
-    """Hash the files meanwhile, so many at once; to be called for the names of changed ones.
+def _hashing(opened: FeatureSet) -> Iterator[Callable[[], list[str]]]:
+    """Hash the files meanwhile; to be called for the names of changed ones.
 
     Where an error or Ctrl-C ends the work inside, hashing ends soon, too.
     """
     given_up = threading.Event()
-    with ThreadPoolExecutor(at_once) as pool:  # hashing lets go of the interpreter
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:  # hashing lets go of the interpreter
         names = list(opened.manifest.files)
         changed = pool.map(partial(_is_changed, opened, given_up), names)
         try:
@@ -150,144 +145,6 @@ def _check_stray_files(opened: FeatureSet) -> list[str]:
         for entry in sorted(opened.path.iterdir())
         if entry.name not in known
     ]
-
-
-def _check_rows(opened: FeatureSet) -> list[str]:
-    """Compare the table with the .npy files and both with the manifest, in one pass of blocks."""
-    where = opened.path / TABLE
-    columns = {"item_index": pa.int64(), "label": pa.string()} | {
-        m.name: pa.list_(pa.from_numpy_dtype(m.stored_type), m.stored_columns)
-        for m in opened.manifest.modalities
-    }
-    widest = max([1, *(m.dimension for m in opened.manifest.modalities)])
-    step = max(1, min(BLOCK_ROWS, CACHED_VALUES // widest))
-    present = dict.fromkeys(opened.modalities, 0)
-    row = 0
-    try:
-        # Not mapped: pages that were read once would stay in memory.
-        file = pq.ParquetFile(where, pre_buffer=False)
-        schema = file.schema_arrow
-        for name, kind in columns.items():
-            if name not in schema.names or not _is(schema.field(name).type, kind):
-                return [f"{where}: column {name} is missing or not {kind}; make the set again"]
-        if unfolded_bytes(where, file.metadata, list(columns)) > room_to_unfold(where):
-            return [f"{where}: its pages unfold into absurdly more than the file; get it again"]
-        for modality in opened.manifest.modalities:
-            most, found = opened.n_items * modality.stored_columns, _count(file, modality.name)
-            if found > most:  # a list of whatever length would be read before it is refused
-                return [f"{where}: {modality.name} has {found} numbers, not {most}; get it again"]
-        numbers = [name for name in columns if name != "label"]  # texts are read by themselves
-        # Threads of its own cost it half as much again: the files are hashed meanwhile.
-        for batch in file.iter_batches(step, columns=numbers, use_threads=False):
-            index = batch.column("item_index").to_numpy(zero_copy_only=False)
-            if not np.array_equal(index, np.arange(row, row + len(batch))):
-                return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
-            stored = opened.stored_views(row, row + len(batch))
-            lacking: dict[str, NDArray[np.bool_]] = {}
-            for modality in opened.manifest.modalities:
-                name = modality.name
-                rows = opened.modalities[name]
-                compressed = isinstance(rows, CompressedRows)
-                block = rows[row : row + len(batch)] if compressed else stored[name]
-                lacking[name], problem = _check_block(modality, block, row)
-                if problem:
-                    return [f"{opened.path / modality.file}: {problem}; make the set again"]
-                present[name] += int((~lacking[name]).sum())
-                if not _same(batch.column(name), stored[name], lacking[name]):
-                    return [
-                        f"{where}: column {name} is not {modality.file} "
-                        f"(rows {row} to {row + len(batch) - 1}); make the set again"
-                    ]
-            for modality in opened.manifest.modalities:
-                encoding = modality.encoding
-                if encoding and not np.array_equal(lacking[modality.name], lacking[encoding.of]):
-                    return [
-                        f"{opened.path / modality.file}: other items lack it than what it is of "
-                        f"(rows {row} to {row + len(batch) - 1}); make the set again"
-                    ]
-            row += len(batch)
-            opened.release_pages()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
-    return [
-        f"{opened.path / modality.file}: {present[modality.name]} of {row} items have it, and the "
-        f"manifest says {modality.coverage:.1%}; make the set again"
-        for modality in opened.manifest.modalities
-        if row and abs(present[modality.name] / row - modality.coverage) > ROUNDING
-    ]
-
-
-def _check_texts(opened: FeatureSet) -> list[str]:
-    """Whether no id is there twice, and the labels are those of which the manifest tells."""
-    opened.check_items()
-    record, where = opened.manifest.labels, opened.path / TABLE
-    counts = opened.label_counts()
-    unlabelled = counts.pop(None, 0)
-    share = sum(counts.values()) / max(opened.n_items, 1)
-    if unknown := set(counts) - set(record.names if record else ()):
-        label = min(str(label) for label in unknown)
-        return [f"{where}: the manifest knows no label {label[:40]!r}; make the set again"]
-    if record and opened.n_items and abs(share - record.coverage) > ROUNDING:
-        return [
-            f"{where}: {unlabelled} of {opened.n_items} items have no label, and the manifest says "
-            f"{1 - record.coverage:.1%}; make the set again"
-        ]
-    return []
-
-
-def _count(file: pq.ParquetFile, name: str) -> int:
-    """How many numbers a column of lists has, by what the file says of itself."""
-    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-    return sum(
-        column.num_values
-        for group in groups
-        for column in map(group.column, range(group.num_columns))
-        if column.path_in_schema.partition(".")[0] == name
-    )
-
-
-def _is(found: pa.DataType, kind: pa.DataType) -> bool:
-    """Whether a column has a type; the numbers of a list may be declared to be there or not."""
-    if pa.types.is_fixed_size_list(kind) and pa.types.is_fixed_size_list(found):
-        return bool(found.list_size == kind.list_size and found.value_type == kind.value_type)
-    return bool(found == kind)
-
-
-def _check_block(
-    modality: Modality, block: NDArray[np.float32], first: int
-) -> tuple[NDArray[np.bool_], str | None]:
-    """Which rows of a block are lacking, and what is wrong with the others, if anything is."""
-    squares = np.einsum("ij,ij->i", block, block)
-    odd = np.flatnonzero(~np.isfinite(squares))  # NaN, infinite, or too large for float32
-    lacking = np.zeros(len(block), dtype=bool)
-    lacking[odd] = np.isnan(block[odd]).all(axis=1)
-    broken = odd[~lacking[odd] & ~np.isfinite(block[odd]).all(axis=1)]
-    if len(broken):
-        return lacking, f"row {first + broken[0]} is not finite"
-    if modality.normalised:
-        # A row of zeros has no direction, and stays one.
-        norms = np.sqrt(squares, where=~lacking, out=np.zeros_like(squares))
-        off = np.flatnonzero(~lacking & (norms > 0) & ~(np.abs(norms - 1) <= NOT_UNIT))
-        if len(off):
-            return lacking, (
-                f"row {first + off[0]} has norm {norms[off[0]]:.4g}, and the manifest says "
-                "unit vectors"
-            )
-    return lacking, None
-
-
-def _same(column: pa.Array, stored: NDArray[Any], lacking: NDArray[np.bool_]) -> bool:
-    """Whether a column of the table has the stored rows (b, c), and null where they are lacking."""
-    if len(stored) != len(column):
-        return False
-    null = column.is_null().to_numpy(zero_copy_only=False)
-    if not np.array_equal(null, lacking):
-        return False
-    values = column.drop_null().flatten() if lacking.any() else column.flatten()
-    there = (stored[~lacking] if lacking.any() else stored).reshape(-1)
-    numbers = values.to_numpy(zero_copy_only=False)
-    same_bytes = pa.py_buffer(numbers).equals(pa.py_buffer(there))
-    return bool(same_bytes) or np.array_equal(numbers, there)  # 0 is -0
 
 
 def _check_student(opened: FeatureSet, catalogue: Catalogue) -> list[str]:

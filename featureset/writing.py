@@ -39,8 +39,9 @@ Block = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
 BLOCKS_AHEAD = 2  # that wait to be written
-PAGES_AHEAD = 16  # of the table, encoded and to be written: 16 MiB
-NUMBERS_AT_ONCE = 2**18  # that pyarrow encodes: by its own 1,024 a list takes half as long again
+PAGE_BYTES = 2**18  # of the table; a check of larger ones begins later
+PAGES_AHEAD = 64  # encoded and to be written: 16 MiB
+NUMBERS_AT_ONCE = 2**16  # that pyarrow encodes: by its own 1,024 a list takes half as long again
 
 
 @dataclass(frozen=True)
@@ -315,6 +316,7 @@ class _Table:
             use_dictionary=["label", *(f"{name}.list.element" for name in bytewide)],
             write_statistics=["item_id", "item_index"],
             write_batch_size=NUMBERS_AT_ONCE,
+            data_page_size=PAGE_BYTES,
         )
 
     def write(self, block: Block) -> None:

@@ -1,0 +1,190 @@
+"""Whether the table of a feature set says what its .npy files and its manifest say."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sgfd.featureset.compression import BLOCK_ROWS, CompressedRows, release_pages
+from sgfd.featureset.manifest import TABLE, Modality
+from sgfd.featureset.pages import unfolded_bytes
+from sgfd.featureset.plain_lists import lies_plain
+from sgfd.featureset.reading import FeatureSet, room_to_unfold
+
+CACHED_VALUES = 2**19  # of a block of rows that is looked at several times: 2 MiB
+ROUNDING = 1e-6  # of a share
+NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
+
+
+def check_rows(opened: FeatureSet) -> list[str]:
+    """Compare the table with the .npy files and both with the manifest, in one pass of blocks."""
+    where = opened.path / TABLE
+    columns = {"item_index": pa.int64(), "label": pa.string()} | {
+        m.name: pa.list_(pa.from_numpy_dtype(m.stored_type), m.stored_columns)
+        for m in opened.manifest.modalities
+    }
+    widest = max([1, *(m.dimension for m in opened.manifest.modalities)])
+    step = max(1, min(BLOCK_ROWS, CACHED_VALUES // widest))
+    present = dict.fromkeys(opened.modalities, 0)
+    row = 0
+    try:
+        # Not mapped: pages that were read once would stay in memory.
+        file = pq.ParquetFile(where, pre_buffer=False)
+        schema = file.schema_arrow
+        for name, kind in columns.items():
+            if name not in schema.names or not _is(schema.field(name).type, kind):
+                return [f"{where}: column {name} is missing or not {kind}; make the set again"]
+        if unfolded_bytes(where, file.metadata, list(columns)) > room_to_unfold(where):
+            return [f"{where}: its pages unfold into absurdly more than the file; get it again"]
+        for modality in opened.manifest.modalities:
+            most, found = opened.n_items * modality.stored_columns, _count(file, modality.name)
+            if found > most:  # a list of whatever length would be read before it is refused
+                return [f"{where}: {modality.name} has {found} numbers, not {most}; get it again"]
+        numbers = [name for name in columns if name != "label"]  # texts are read by themselves
+        for batch, known in _batches(opened, file, numbers, step):
+            index = batch.column("item_index").to_numpy(zero_copy_only=False)
+            if not np.array_equal(index, np.arange(row, row + len(batch))):
+                return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
+            stored = opened.stored_views(row, row + len(batch))
+            lacking: dict[str, NDArray[np.bool_]] = {}
+            for modality in opened.manifest.modalities:
+                name = modality.name
+                rows = opened.modalities[name]
+                compressed = isinstance(rows, CompressedRows)
+                block = rows[row : row + len(batch)] if compressed else stored[name]
+                lacking[name], problem = _check_block(modality, block, row)
+                if problem:
+                    return [f"{opened.path / modality.file}: {problem}; make the set again"]
+                present[name] += int((~lacking[name]).sum())
+                if (
+                    lacking[name].any()
+                    if name in known
+                    else not _same(batch.column(name), stored[name], lacking[name])
+                ):
+                    return [
+                        f"{where}: column {name} is not {modality.file} "
+                        f"(rows {row} to {row + len(batch) - 1}); make the set again"
+                    ]
+            for modality in opened.manifest.modalities:
+                encoding = modality.encoding
+                if encoding and not np.array_equal(lacking[modality.name], lacking[encoding.of]):
+                    return [
+                        f"{opened.path / modality.file}: other items lack it than what it is of "
+                        f"(rows {row} to {row + len(batch) - 1}); make the set again"
+                    ]
+            row += len(batch)
+            opened.release_pages()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
+    return [
+        f"{opened.path / modality.file}: {present[modality.name]} of {row} items have it, and the "
+        f"manifest says {modality.coverage:.1%}; make the set again"
+        for modality in opened.manifest.modalities
+        if row and abs(present[modality.name] / row - modality.coverage) > ROUNDING
+    ]
+
+
+def _batches(
+    opened: FeatureSet, file: pq.ParquetFile, columns: list[str], step: int
+) -> Iterator[tuple[pa.RecordBatch, set[str]]]:
+    """The table in blocks, and which modalities are not in them: those whose rows lie in the file
+    as they are stored, none null."""
+    metadata, row = file.metadata, 0
+    place = {metadata.schema.column(i).path.partition(".")[0]: i for i in range(len(file.schema))}
+    content = np.memmap(opened.path / TABLE, np.uint8, mode="r")
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        stored = opened.stored_views(row, row + group.num_rows)
+        known = {
+            name
+            for name, rows in stored.items()
+            if lies_plain(
+                content,
+                metadata.schema.column(place[name]),
+                group.column(place[name]),
+                file.schema_arrow.field(name),
+                rows,
+            )
+        }
+        release_pages(content)
+        row += group.num_rows
+        read = [name for name in columns if name not in known]
+        # Threads of its own cost it half as much again: the files are hashed meanwhile.
+        for batch in file.iter_batches(step, row_groups=[number], columns=read, use_threads=False):
+            yield batch, known
+
+
+def check_texts(opened: FeatureSet) -> list[str]:
+    """Whether no id is there twice, and the labels are those of which the manifest tells."""
+    opened.check_items()
+    record, where = opened.manifest.labels, opened.path / TABLE
+    counts = opened.label_counts()
+    unlabelled = counts.pop(None, 0)
+    share = sum(counts.values()) / max(opened.n_items, 1)
+    if unknown := set(counts) - set(record.names if record else ()):
+        label = min(str(label) for label in unknown)
+        return [f"{where}: the manifest knows no label {label[:40]!r}; make the set again"]
+    if record and opened.n_items and abs(share - record.coverage) > ROUNDING:
+        return [
+            f"{where}: {unlabelled} of {opened.n_items} items have no label, and the manifest says "
+            f"{1 - record.coverage:.1%}; make the set again"
+        ]
+    return []
+
+
+def _count(file: pq.ParquetFile, name: str) -> int:
+    """How many numbers a column of lists has, by what the file says of itself."""
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    return sum(
+        column.num_values
+        for group in groups
+        for column in map(group.column, range(group.num_columns))
+        if column.path_in_schema.partition(".")[0] == name
+    )
+
+
+def _is(found: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether a column has a type; the numbers of a list may be declared to be there or not."""
+    if pa.types.is_fixed_size_list(kind) and pa.types.is_fixed_size_list(found):
+        return bool(found.list_size == kind.list_size and found.value_type == kind.value_type)
+    return bool(found == kind)
+
+
+def _check_block(
+    modality: Modality, block: NDArray[np.float32], first: int
+) -> tuple[NDArray[np.bool_], str | None]:
+    """Which rows of a block are lacking, and what is wrong with the others, if anything is."""
+    squares = np.einsum("ij,ij->i", block, block)
+    odd = np.flatnonzero(~np.isfinite(squares))  # NaN, infinite, or too large for float32
+    lacking = np.zeros(len(block), dtype=bool)
+    lacking[odd] = np.isnan(block[odd]).all(axis=1)
+    broken = odd[~lacking[odd] & ~np.isfinite(block[odd]).all(axis=1)]
+    if len(broken):
+        return lacking, f"row {first + broken[0]} is not finite"
+    if modality.normalised:
+        # A row of zeros has no direction, and stays one.
+        norms = np.sqrt(squares, where=~lacking, out=np.zeros_like(squares))
+        off = np.flatnonzero(~lacking & (norms > 0) & ~(np.abs(norms - 1) <= NOT_UNIT))
+        if len(off):
+            return lacking, (
+                f"row {first + off[0]} has norm {norms[off[0]]:.4g}, and the manifest says "
+                "unit vectors"
+            )
+    return lacking, None
+
+
+def _same(column: pa.Array, stored: NDArray[Any], lacking: NDArray[np.bool_]) -> bool:
+    """Whether a column of the table has the stored rows (b, c), and null where they are lacking."""
+    if len(stored) != len(column):
+        return False
+    null = column.is_null().to_numpy(zero_copy_only=False)
+    if not np.array_equal(null, lacking):
+        return False
+    values = column.drop_null().flatten() if lacking.any() else column.flatten()
+    there = (stored[~lacking] if lacking.any() else stored).reshape(-1)
+    numbers = values.to_numpy(zero_copy_only=False)
+    same_bytes = pa.py_buffer(numbers).equals(pa.py_buffer(there))
+    return bool(same_bytes) or np.array_equal(numbers, there)  # 0 is -0
