@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 export GOMP_SPINCOUNT ?= 1000
+# pip compiles nothing (18,000 files, of which few are imported): the first import does, or every
+# process takes ten seconds for torch alone.
+unexport PYTHONDONTWRITEBYTECODE
 FOLDERS := commands dataset featureset jobs distill recommenders
 # One test process a core, each with cores of its own (tests/conftest.py).
 AT_ONCE := --numprocesses auto --maxprocesses 8 --dist worksteal

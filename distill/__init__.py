@@ -16,7 +16,7 @@ distill.tune(office, Path("tunings/office"), method="interaction-metric", trials
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import sgfd.openmp  # noqa: F401 (before torch)
+from sgfd import openmp as _  # noqa: F401 (before torch; not as `sgfd`, which is a module here)
 from sgfd.distill.methods import DEFAULT_METHOD, METHODS, Method
 from sgfd.distill.settings import (
     PRESETS,

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES, Rows
@@ -81,6 +80,8 @@ def diff(old: FeatureSet, new: FeatureSet) -> Difference:
     Raises:
         FeatureSetError: a set can't be read, or has rows that are not finite.
     """
+    import pandas as pd
+
     places = pd.Index(new.item_ids).get_indexer(pd.Index(old.item_ids)).astype(np.int64)
     stayed = np.flatnonzero(places >= 0)
     came = np.ones(new.n_items, dtype=bool)

@@ -1,6 +1,9 @@
-"""What a long computation needs: device, work folder, checkpoints, progress, Ctrl-C, a search."""
+"""What a long computation needs: device, work folder, checkpoints, progress, Ctrl-C, a search.
 
-import sgfd.openmp  # noqa: F401 (before torch)
+torch is imported by those that use it, when they do: `pipeline features` needs none of it.
+"""
+
+from sgfd import openmp as _  # noqa: F401 (before torch)
 from sgfd.jobs.checkpoint import Checkpoint, of_this_work, pack, subset, unpack
 from sgfd.jobs.device import (
     keep_freed_memory,

@@ -1,18 +1,20 @@
 """The state of a training run as plain tensors, so that a checkpoint needs no pickle."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from sgfd.featureset import write_file
 from sgfd.jobs.errors import JobError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Optimizer(Protocol):
@@ -31,6 +33,8 @@ class Checkpoint:
 
     def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Replace the checkpoint by this one, as a whole or not at all."""
+        from safetensors.torch import save
+
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         write_file(self.path, save(plain, metadata={"state": json.dumps(state)}))
 
@@ -60,6 +64,8 @@ def pack(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     Returns:
         Tensors named `model.*`, `optimizer.<parameter>.<moment>` and `random.*`.
     """
+    import torch
+
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         for name, value in moments.items():
@@ -88,6 +94,8 @@ def of_this_work(path: Path) -> Iterator[None]:
 
 def unpack(tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
     """Put back what `pack` took, into a model and an optimiser built the same way."""
+    import torch
+
     model.load_state_dict(subset(tensors, "model."))
     state = optimizer.state_dict()
     for key, value in subset(tensors, "optimizer.").items():
@@ -110,4 +118,6 @@ def subset(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _on_gpu() -> bool:
     """Whether this process computes there; to ask for a generator's state would begin it."""
+    import torch
+
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

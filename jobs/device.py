@@ -1,5 +1,7 @@
 """Where a computation runs: device, threads, seeds, and how much memory it took."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import os
@@ -7,12 +9,15 @@ import re
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
 from sgfd.jobs.errors import JobError
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_THREADS = 1024  # far more, and OpenMP ends the process without a word
 
@@ -28,6 +33,8 @@ def use_device(name: str) -> torch.device:
     Raises:
         JobError: there is no such device, or `cuda` is asked for and this machine has none.
     """
+    import torch
+
     if name not in ("auto", "cpu", "cuda"):
         raise JobError(f"device {name!r}", "is unknown", "choose auto, cpu or cuda")
     if name == "auto":
@@ -47,6 +54,7 @@ def use_threads(threads: int | None) -> int:
         JobError: it is less than one, or more than a process can have.
     """
     import faiss
+    import torch
 
     if threads is not None and threads < 1:
         raise JobError(f"threads {threads}", "is too few", "give 1 or more")
@@ -81,6 +89,8 @@ def keep_freed_memory() -> None:
 
 def seed_everything(seed: int) -> None:
     """Seed torch (all devices) and numpy's legacy generator."""
+    import torch
+
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 (third parties' backbones may draw from it)
 
@@ -98,5 +108,7 @@ def peak_memory_bytes(device: torch.device | None = None) -> int:
         if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):
             peak = int(found[1]) * 1024
     if device is not None and device.type == "cuda":
+        import torch
+
         peak += torch.cuda.max_memory_allocated(device)
     return peak

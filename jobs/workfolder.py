@@ -11,6 +11,8 @@ Beside the target `NAME` lies `.NAME.partial/` while the work is going on:
 A reader never looks in there, so a killed process leaves nothing that passes for a result.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import logging
@@ -19,14 +21,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self
 
 from sgfd.featureset import lock_folder, publish_folder, try_lock, write_file
 from sgfd.jobs.checkpoint import Checkpoint
 from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import disk_is_full, no_room, room_in
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger("sgfd")
 

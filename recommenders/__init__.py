@@ -8,7 +8,7 @@ run.metrics["test"]["recall@20"]
 recommenders.recommend(run, "A2TM9WEZ2CIXH2", k=5)
 """
 
-import sgfd.openmp  # noqa: F401 (before torch)
+from sgfd import openmp as _  # noqa: F401 (before torch)
 from sgfd.recommenders.backbone import (
     Backbone,
     BackboneSettings,
