@@ -9,13 +9,13 @@ from sgfd.jobs.device import (
     keep_freed_memory,
     peak_memory_bytes,
     seed_everything,
-    usable_cores,
     use_device,
     use_threads,
 )
 from sgfd.jobs.errors import MOST_SEED, JobError, of_kind, whole_number
 from sgfd.jobs.full_disk import room_in
 from sgfd.jobs.interrupt import Interrupt, deferred_interrupt
+from sgfd.jobs.limits import usable_cores, usable_memory
 from sgfd.jobs.progress import hide_progress, progress
 from sgfd.jobs.workfolder import WorkFolder, locked, refuse_existing
 
@@ -40,6 +40,7 @@ __all__ = [
     "subset",
     "unpack",
     "usable_cores",
+    "usable_memory",
     "use_device",
     "use_threads",
     "whole_number",

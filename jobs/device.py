@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sgfd.jobs.errors import JobError
+from sgfd.jobs.limits import usable_cores
 
 if TYPE_CHECKING:
     import torch
@@ -65,12 +66,6 @@ def use_threads(threads: int | None) -> int:
     faiss.omp_set_num_threads(count)
     threadpool_limits(count, user_api="blas")
     return count
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    of_us = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return len(of_us(0)) if of_us else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -6,7 +6,6 @@ Side-Information, RecSys 2020), as rows that the model must reproduce beside the
 through a kernel.
 """
 
-import os
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from sgfd.jobs import JobError
+from sgfd.jobs import JobError, usable_memory
 from sgfd.recommenders.backbone import Backbone, BackboneSettings, Batch, UnusableSettingsError
 from sgfd.recommenders.graph import Bags
 from sgfd.recommenders.inputs import Inputs
@@ -158,7 +157,7 @@ def _refuse_too_many(n_items: int, device: torch.device) -> None:
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = usable_memory()
     if needed > memory:
         raise JobError(
             "ease",

@@ -13,7 +13,6 @@ backbones, features or seeds adds to what there is.
 
 import hashlib
 import logging
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +25,7 @@ import torch
 
 from sgfd.dataset import Dataset, Protocol, Split
 from sgfd.featureset import FeatureSet, refuse_changed
-from sgfd.jobs import JobError, locked, progress, usable_cores, use_threads
+from sgfd.jobs import JobError, locked, progress, usable_cores, usable_memory, use_threads
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
 from sgfd.recommenders.comparison.estimate import Estimate
@@ -488,8 +487,7 @@ def finished(cell: Cell, grid: Grid, folder: Path) -> CellResult | None:
 
 def machine() -> str:
     """Processor, cores, memory and what computes, in words."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores = usable_cores()
+    cores, memory = usable_cores(), usable_memory() / 2**30
     programs = ", ".join(f"{name} {version(name)}" for name in ("sgfd", "torch"))
     return f"{platform.machine()}, {cores} cores, {memory:.0f} GiB, {platform.system()}; {programs}"
 

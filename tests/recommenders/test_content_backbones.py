@@ -337,6 +337,6 @@ def test_ease_without_features_is_cornac_s(inputs):
 def test_ease_says_what_it_cannot_do(inputs, monkeypatch):
     with pytest.raises(JobError, match=r"no solution.*raise regularization"):
         item_weights(-torch.eye(3))
-    monkeypatch.setattr("os.sysconf", lambda _: 30)
+    monkeypatch.setattr("sgfd.recommenders.backbones.ease.usable_memory", lambda: 900)
     with pytest.raises(JobError, match=r"9 items need 0 GiB.*take graphfilter"):
         EASE(inputs, EASESettings())
