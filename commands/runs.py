@@ -155,6 +155,11 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
     )
 
 
+new_items_option = click.option(
+    "--new-items", help="A feature set whose new items may be asked about and listed, too."
+)
+
+
 @click.command(short_help="Recommend items that a user has not seen.")
 @click.option("--user", help="A user of the run, by id.")
 @click.option(
@@ -165,7 +170,7 @@ def _agrees(now: dict[str, dict[str, float]], before: dict[str, dict[str, float]
 )
 @click.option("--all", "everybody", is_flag=True, help="All users, as a Parquet file: --out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where --all writes.")
-@click.option("--new-items", help="A feature set whose new items may be listed too.")
+@new_items_option
 @click.option(
     "--leave-out-test",
     is_flag=True,
@@ -198,13 +203,15 @@ def recommend(
         raise click.UsageError("whom to recommend to? give one of --user, --items and --all")
     if everybody != (out is not None):
         raise click.UsageError("--all and --out go together: give both or none")
+    if leave_out_test and items is not None:
+        raise click.UsageError(
+            "--leave-out-test is of users of the run: a new one has no test items"
+        )
     if out is not None and out.suffix != ".parquet":  # before the run is read
         raise click.UsageError(f"--out {out}: is written as Parquet; end its name in .parquet")
     from sgfd import recommenders
 
-    run = open_run(run_argument, run_option, runs_root)
-    if new_items is not None:
-        run = recommenders.with_new_items(run, open_features(new_items, artifacts_root))
+    run = _with_new_items(open_run(run_argument, run_option, runs_root), new_items, artifacts_root)
     if out is not None:
         recommenders.write_recommendations(
             run, out, k, label, overwrite, leave_out_test=leave_out_test
@@ -225,13 +232,17 @@ def recommend(
 
 @click.command(short_help="List the items nearest to an item.")
 @click.option("--item", required=True, help="The item's id.")
+@new_items_option
 @k_option
 @label_option
+@artifacts_root_option
 @run_options
 def similar(
     item: str,
+    new_items: str | None,
     k: int,
     label: str | None,
+    artifacts_root: Path,
     run_argument: str | None,
     run_option: str | None,
     runs_root: Path,
@@ -240,7 +251,15 @@ def similar(
     """List the items nearest to an item, by the vectors that a backbone learnt."""
     from sgfd import recommenders
 
-    run = open_run(run_argument, run_option, runs_root)
+    run = _with_new_items(open_run(run_argument, run_option, runs_root), new_items, artifacts_root)
     rows = recommenders.similar(run, item, k, label)
     result = {"run": str(run.folder), "item": item, "items": rows}
     present(result, as_json, lambda: print_items(rows))
+
+
+def _with_new_items(run: "Run", features: str | None, artifacts_root: Path) -> "Run":
+    from sgfd import recommenders
+
+    if features is None:
+        return run
+    return recommenders.with_new_items(run, open_features(features, artifacts_root))

@@ -24,6 +24,10 @@ BAD = {
     "no feature set": ((*TRAIN, "--features", "artifacts/x"), "is no feature set"),
     "no run": (("evaluate",), "there is no run"),
     "unknown run": (("evaluate", "--run", "x"), "run 'x': is not in runs and no folder"),
+    "test items of a new user": (
+        ("recommend", "x", "--items", "i1", "--leave-out-test"),
+        "--leave-out-test is of users of the run",
+    ),
     "two runs": (("similar", "--item", "i1", "--run", "x", "y"), "two runs are named, y and x"),
     "lists that are no Parquet": (
         ("recommend", "--all", "--out", "x.csv"),

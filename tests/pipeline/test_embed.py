@@ -63,6 +63,11 @@ def test_from_new_items_to_lists(here, pipeline):
     listed = ("recommend", "old", "--user", "u1", "--new-items", "both", "--k", "308", "--json")
     rows = pipeline(*listed).json()["items"]
     assert set(IDS[1:4]) <= {row["item_id"] for row in rows}
+    near = ("similar", "old", "--item", IDS[1], "--new-items", "both", "--k", "307", "--json")
+    rows = pipeline(*near).json()["items"]
+    listed = {row["item_id"] for row in rows}
+    assert {*IDS[2:4], "i7"} <= listed
+    assert IDS[1] not in listed
 
 
 def test_any_layout_will_do_and_what_happened_is_said(here, pipeline):
