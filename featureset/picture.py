@@ -95,18 +95,21 @@ def _blas() -> ThreadpoolController:
 
 
 def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
-    """Points (k, 2) as dots of a picture (HEIGHT, WIDTH, 3), both axes at one scale.
+    """Points (k, 2) as dots of a picture (HEIGHT, WIDTH), both axes at one scale.
 
     Args:
         colours: (k,), the place of each point's colour in COLOURS, or the one after the last.
+
+    Returns:
+        Places in the palette: 0 is paper, then FINER^2 shades of each colour.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     room = np.array([WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN])
     scale = float((room / np.maximum(high - low, 1e-12)).min())
     centred = (points - (low + high) / 2) * np.array([scale, -scale])
     middle = np.rint((centred + np.array([WIDTH, HEIGHT]) / 2) * FINER).astype(np.int64)
-    palette = np.array([*COLOURS.values(), OTHER, (255, 255, 255)], dtype=np.uint64)
-    paper, other = len(palette) - 1, len(palette) - 2
+    other = len(COLOURS)
+    paper = other + 1
     order = np.argsort(colours != other, kind="stable")  # what has a colour lies on what has none
     place, colour = (middle[:, 1] * WIDTH * FINER + middle[:, 0])[order], colours[order]
     canvas = np.full(HEIGHT * FINER * WIDTH * FINER, paper, dtype=np.uint8)
@@ -115,27 +118,33 @@ def _dots(points: NDArray[np.float32], colours: Pixels) -> Pixels:
         for right in range(-reach, reach + 1):
             if down**2 + right**2 <= (RADIUS * FINER) ** 2:
                 canvas[place + down * WIDTH * FINER + right] = colour
-    lines = canvas.view("<u2").reshape(HEIGHT, FINER, WIDTH)  # FINER bytes at once
-    drawn = np.flatnonzero((lines != paper * 0x101).any(axis=1))
-    corner = (drawn // WIDTH * WIDTH * FINER + drawn % WIDTH) * FINER
-    # Red, green and blue are summed at once, in 16 bits each of one number.
-    packed = (palette << np.array([0, 16, 32], dtype=np.uint64)).sum(axis=1, dtype="<u8")
-    total = np.zeros(len(drawn), dtype="<u8")
+    fine = canvas.reshape(HEIGHT, FINER, WIDTH, FINER)
+    covered, colour = np.zeros((HEIGHT, WIDTH), np.uint8), np.full((HEIGHT, WIDTH), paper, np.uint8)
     for down in range(FINER):
         for right in range(FINER):
-            total += packed[canvas[corner + down * WIDTH * FINER + right]]
-    picture = np.full((HEIGHT * WIDTH, 3), 255, dtype=np.uint8)  # most of it stays paper
-    picture[drawn] = total.view("<u2").reshape(-1, 4)[:, :3] // FINER**2
-    return picture.reshape(HEIGHT, WIDTH, 3)
+            covered += fine[:, down, :, right] != paper
+            np.minimum(colour, fine[:, down, :, right], out=colour)
+    return np.where(covered, colour * FINER**2 + covered, 0).astype(np.uint8)
+
+
+def _palette() -> bytes:
+    """Red, green and blue of paper, and of each colour with more and more of it."""
+    shades = [
+        [round(255 + (part - 255) * share / FINER**2) for part in colour]
+        for colour in (*COLOURS.values(), OTHER)
+        for share in range(1, FINER**2 + 1)
+    ]
+    return bytes([255, 255, 255, *(part for shade in shades for part in shade)])
 
 
 def _png(pixels: Pixels) -> bytes:
-    """Pixels (h, w, 3) as PNG (ISO/IEC 15948): signature, header, deflated rows, end."""
-    height, width, _ = pixels.shape
-    lines = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each begins with its filter, 0
-    lines[:, 1:] = pixels.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = {b"IHDR": header, b"IDAT": zlib.compress(lines.tobytes(), 3), b"IEND": b""}
+    """Pixels (h, w) as PNG (ISO/IEC 15948): signature, header, palette, deflated rows, end."""
+    height, width = pixels.shape
+    lines = np.zeros((height, 1 + width), dtype=np.uint8)  # each begins with its filter, 0
+    lines[:, 1:] = pixels
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    body = zlib.compress(lines.tobytes(), 3)
+    chunks = {b"IHDR": header, b"PLTE": _palette(), b"IDAT": body, b"IEND": b""}
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in chunks.items()
