@@ -182,7 +182,9 @@ def open_run(argument: str | None, option: str | None, runs_root: Path) -> "Run"
             raise click.UsageError(
                 f"{runs_root}: there is no run; train one, or name it with --run"
             )
-        return load_run(records[-1].parent)
+        newest = records[-1].parent
+        click.echo(f"run           {newest} (the newest; RUN names another)", err=True)
+        return load_run(newest)
     known = [record.parent.name for record in records]
     near = difflib.get_close_matches(reference, known, cutoff=0.5) or known[:-6:-1]
     remedy = f"choose {' or '.join(near)}" if near else "train one"

@@ -200,9 +200,11 @@ def recommend(
 ) -> None:
     """Recommend items that a user has not seen: to one, to a new one, or to all."""
     if (user is not None) + (items is not None) + everybody != 1:
-        raise click.UsageError("whom to recommend to? give one of --user, --items and --all")
-    if everybody != (out is not None):
-        raise click.UsageError("--all and --out go together: give both or none")
+        raise click.UsageError("whom to recommend to? give just one of --user, --items and --all")
+    if everybody and out is None:
+        raise click.UsageError("--all: where to? give --out LISTS.parquet")
+    if out is not None and not everybody:
+        raise click.UsageError("--out is where --all writes; leave it out")
     if leave_out_test and items is not None:
         raise click.UsageError(
             "--leave-out-test is of users of the run: a new one has no test items"

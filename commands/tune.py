@@ -1,7 +1,7 @@
 """`pipeline tune`: settings searched on valid, of a backbone or of a method of stage one."""
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +192,11 @@ def _ranges(
     known = {name: Range(0, 1) for name in others} | ranges
     for text in bounds:
         name, _, ends = text.partition("=")
+        if name not in known and name in {field.name for field in fields(settings)}:
+            searched = " or ".join(sorted(known)) or "none"
+            raise click.UsageError(
+                f"--range {name}: is not searched, but fixed by --set; choose {searched}"
+            )
         before = choose(name, known, "--range")
         try:
             low, high = (float(end) for end in ends.split(":"))

@@ -102,10 +102,12 @@ def neighbour_agreement(rows_of: LabelledRows, queries: Indices, others: Indices
 
 
 def majority_accuracy(labels: Indices, queries: Indices, others: Indices) -> float | None:
-    """Accuracy on the queries of the label that is most frequent among the others."""
+    """Accuracy, on both, of the label that is most frequent among the others: among few queries
+    there may be none of it."""
     if not len(queries) or not len(others):
         return None
-    return float((labels[queries] == np.bincount(labels[others]).argmax()).mean())
+    both = labels[np.concatenate([queries, others])]
+    return float((both == np.bincount(labels[others]).argmax()).mean())
 
 
 def mean_or_none(values: Tensor) -> float | None:

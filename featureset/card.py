@@ -13,7 +13,7 @@ WORDS = {
     "effective rank": "how many directions are in use; higher is richer.",
     "uniformity": "lower is more evenly spread over the sphere.",
     "alignment": "mean squared distance of items that a user had both of; lower is closer.",
-    "majority accuracy": "of always guessing the most frequent label: the floor.",
+    "majority accuracy": "of always guessing the most frequent label, for any item: the floor.",
     "fidelity": "mean cosine of student and teacher (of sgfd-plus: the closed form it starts at).",
     "tuned on held out and valid": "of the search that chose the settings, by training and valid "
     "interactions of items left out, when the set was made; test had no part in it.",

@@ -1,7 +1,8 @@
-"""The heads of a Parquet file's pages, and what they say that the pages unfold to.
+"""The heads of a Parquet file's pages: what they hold, and what it unfolds to.
 
 A reader makes room for each page by the page's own head, whatever the file's end says of its
-column. Heads are Thrift structs, by its compact protocol (parquet.thrift: PageHeader).
+column, and goes on to the next by it. Heads are Thrift structs, by its compact protocol
+(parquet.thrift: PageHeader).
 """
 
 import mmap
@@ -12,7 +13,8 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 
 _UNFOLDED, STORED = 2, 3  # fields of a head: bytes of the page in memory and in the file
-DATA, VALUES = 5, 1  # field of a head: the head of a data page; and of that: how many values
+DATA, _DATA_V2 = 5, 8  # fields of a head: the head of a data page, of either version
+VALUES = 1  # field of that: how many values
 _INTEGERS = (4, 5, 6)  # types of the compact protocol: 16, 32 and 64 bits
 _FIXED = {1: 0, 2: 0, 3: 1, 7: 8}  # bytes of true, false, a byte, a double
 MOST_FIELD = 8  # of a head that is kept, whatever others there are
@@ -30,25 +32,39 @@ def unfolded_bytes(path: Path, metadata: pq.FileMetaData, columns: list[str]) ->
     """Bytes in memory of the compressed pages of some columns (top level), by the pages' heads.
 
     Raises:
-        ValueError: a head is none, or leads out of its column.
+        ValueError: a head is none, or leads out of its column; the pages are not of the values and
+            rows that the file's end says; columns lie in one another, or in another file.
     """
-    total = 0
+    schema = metadata.schema
+    places = [i for i in range(len(schema)) if schema.column(i).path.partition(".")[0] in columns]
+    total = stored = 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            for column in map(group.column, range(group.num_columns)):
-                if column.path_in_schema.partition(".")[0] not in columns:
-                    continue
-                if column.compression == "UNCOMPRESSED":
-                    continue  # such a page is read as it lies there
-                at = column.data_page_offset
-                if column.has_dictionary_page and column.dictionary_page_offset:
-                    at = min(at, column.dictionary_page_offset)
-                total += sum(_pages(content, at, at + column.total_compressed_size))
+            if group.num_columns != len(schema):
+                raise ValueError("a part of it lacks a column")
+            for place in places:
+                column = group.column(place)
+                if column.file_path:
+                    raise ValueError("a column lies in another file")
+                stored += column.total_compressed_size
+                if stored > len(content):
+                    raise ValueError("its columns lie in one another")
+                pages = list(_pages(content, column))
+                values = sum(values for values, _ in pages)
+                in_rows = schema.column(place).max_repetition_level == 0
+                if values != column.num_values or (in_rows and values != group.num_rows):
+                    raise ValueError("a column has other values than it says")
+                if column.compression != "UNCOMPRESSED":  # else a page is read as it lies there
+                    total += sum(unfolded for _, unfolded in pages)
     return total
 
 
-def _pages(content: mmap.mmap, at: int, end: int) -> Iterator[int]:
-    """Bytes in memory of each page of a column that lies from `at` to `end`."""
+def _pages(content: mmap.mmap, column: pq.ColumnChunkMetaData) -> Iterator[tuple[int, int]]:
+    """Of each page of a column: how many values of it, and its bytes in memory."""
+    at = column.data_page_offset
+    if column.has_dictionary_page and column.dictionary_page_offset:
+        at = min(at, column.dictionary_page_offset)
+    end = at + column.total_compressed_size
     if not 0 <= at <= end <= len(content):
         raise ValueError("a column leads out of the file")
     while at < end:
@@ -56,7 +72,8 @@ def _pages(content: mmap.mmap, at: int, end: int) -> Iterator[int]:
         unfolded, stored = head.number(_UNFOLDED), head.number(STORED)
         if unfolded < 0 or stored < 0:
             raise ValueError("a page has no size")
-        yield unfolded
+        values = max(head.number(DATA, VALUES), head.number(_DATA_V2, VALUES), 0)
+        yield values, unfolded
         at = head.at + stored
 
 

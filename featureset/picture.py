@@ -16,7 +16,7 @@ from sgfd.featureset.plane import plane
 
 MOST_DOTS = 2_500  # of more items as many are drawn, spread evenly
 WIDTH, HEIGHT = 720, 450
-FINER = 2  # dots are drawn in so many times as many pixels, then averaged: soft edges
+FINER = 2  # dots are drawn in so many times as many pixels: what they cover of one is its shade
 MARGIN, RADIUS = 12, 2.5
 
 # A square of text for each colour, so that a legend can stand in any Markdown.

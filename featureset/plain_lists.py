@@ -1,6 +1,5 @@
 """Whether a column of a Parquet file lies there as pyarrow writes given rows, seen by its bytes."""
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,60 +10,87 @@ from numpy.typing import NDArray
 from sgfd.featureset.pages import DATA, STORED, VALUES, Head
 
 MOST_BYTES = 2**24  # of a page; ours have far less
-KINDS_OF_PAGE = 32  # whose starts are kept: by type and number of lists
+KINDS_OF_PAGE = 16  # by type and number of lists, of which pyarrow's own are made to compare
+_BYTES = {"INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8}  # of a number, plainly encoded
+
+_Levels = tuple[int, int]
 
 
-def lies_plain(
-    content: NDArray[np.uint8],
-    described: pq.ColumnSchema,
-    column: pq.ColumnChunkMetaData,
-    field: pa.Field,
-    rows: NDArray[Any],
-) -> bool:
-    """Whether a column of fixed-size lists holds rows (n, c), none of them null.
-
-    True is certain: byte by byte, each page is what pyarrow writes, which is three times as fast
-    as to read it. False says nothing: it may be nulls, another writer, or other numbers.
+class PlainLists:
+    """Compares columns of fixed-size lists with rows, byte by byte: five times as fast as to read
+    them.
 
     Args:
-        content: the file, mapped.
-        described: the column by the file's schema. field: the same by Arrow's.
-        column: a row group's part of it.
-
-    Raises:
-        ValueError: the head of a page is none.
+        content: the file's bytes, mapped.
     """
-    begin, end = column.data_page_offset, column.data_page_offset + column.total_compressed_size
-    if (
-        column.compression != "UNCOMPRESSED"
-        or column.has_dictionary_page
-        or column.num_values != rows.size
-        or not 0 <= begin <= end <= len(content)
-    ):
-        return False
-    done, at = 0, begin
-    while at < end:
-        head = Head(content, at, end)
-        lists, rest = divmod(head.number(DATA, VALUES), field.type.list_size)
-        page = content[at : head.at + max(head.number(STORED), 0)]
-        if lists < 1 or rest or lists * rows[:1].nbytes > len(page) or len(page) > MOST_BYTES:
+
+    def __init__(self, content: NDArray[np.uint8]) -> None:
+        self._content = content
+        self._starts: dict[tuple[pa.Field, int], tuple[_Levels, bytes]] = {}
+
+    def hold(
+        self,
+        described: pq.ColumnSchema,
+        column: pq.ColumnChunkMetaData,
+        field: pa.Field,
+        rows: NDArray[Any],
+    ) -> bool:
+        """Whether a column's part of a row group holds rows (n, c), none of them null.
+
+        True is certain: each page, head and all, is what pyarrow writes for these rows. False says
+        nothing: it may be nulls, another writer, or other numbers.
+
+        Args:
+            described: the column by the file's schema. field: the same by Arrow's.
+
+        Raises:
+            ValueError: the head of a page is none.
+        """
+        begin = column.data_page_offset
+        end = begin + column.total_compressed_size
+        physical = described.physical_type
+        if (
+            (_BYTES.get(physical) or described.length) != rows.itemsize
+            or column.physical_type != physical
+            or column.compression != "UNCOMPRESSED"
+            or column.has_dictionary_page
+            or column.num_values != rows.size
+            or not 0 <= begin <= end <= len(self._content)
+        ):
             return False
-        levels, start = _start_of_page(field, lists)
-        if levels != (described.max_definition_level, described.max_repetition_level):
-            return False
-        numbers = rows[done : done + lists]
-        if page[: len(start)].tobytes() != start or not _same(page[len(start) :], numbers):
-            return False
-        done, at = done + lists, at + len(page)
-    return done == len(rows) and at == end
+        done, at = 0, begin
+        while at < end:
+            head = Head(self._content, at, end)
+            lists, rest = divmod(head.number(DATA, VALUES), field.type.list_size)
+            page = self._content[at : head.at + max(head.number(STORED), 0)]
+            if not 0 < lists <= len(rows) - done or rest or len(page) > MOST_BYTES:
+                return False
+            numbers = rows[done : done + lists]
+            if (known := self._start(field, lists, len(page) - numbers.nbytes)) is None:
+                return False
+            levels, start = known
+            if levels != (described.max_definition_level, described.max_repetition_level):
+                return False
+            if page[: len(start)].tobytes() != start or not _same(page[len(start) :], numbers):
+                return False
+            done, at = done + lists, at + len(page)
+        return done == len(rows) and at == end
+
+    def _start(self, field: pa.Field, lists: int, room: int) -> tuple[_Levels, bytes] | None:
+        """`_start_of_page`, where it takes the room that is there and is one of few kinds."""
+        found = self._starts.get((field, lists))
+        if found is None:
+            if room <= 0 or len(self._starts) == KINDS_OF_PAGE:
+                return None
+            found = self._starts[field, lists] = _start_of_page(field, lists)
+        return found if len(found[1]) == room else None
 
 
 def _same(page: NDArray[np.uint8], numbers: NDArray[Any]) -> bool:
     return bool(pa.py_buffer(page).equals(pa.py_buffer(numbers.reshape(-1))))
 
 
-@lru_cache(KINDS_OF_PAGE)
-def _start_of_page(field: pa.Field, lists: int) -> tuple[tuple[int, int], bytes]:
+def _start_of_page(field: pa.Field, lists: int) -> tuple[_Levels, bytes]:
     """The levels of a column, and what pyarrow writes before the numbers of a page of so many of
     its lists, none of them null: the head, and where lists begin."""
     kind = field.type

@@ -337,6 +337,10 @@ class FeatureSet:
         except Exception as error:  # a mangled header raises whatever numpy's parser happens to
             raise FeatureSetError(path, f"is no plain .npy file ({error})", _MAKE_AGAIN) from None
         kind, expected = modality.stored_type, (self.n_items, modality.stored_columns)
+        if not isinstance(rows, np.memmap):  # a .npz, whatever its name
+            raise FeatureSetError(path, "is no plain .npy file", _MAKE_AGAIN)
+        if not rows.flags.c_contiguous:
+            raise FeatureSetError(path, "is stored by columns, not by rows", _MAKE_AGAIN)
         if rows.dtype != kind or rows.shape != expected:
             raise FeatureSetError(
                 path, f"is {rows.dtype} {rows.shape}, not {kind} {expected}", _MAKE_AGAIN

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sgfd.featureset.compression import BLOCK_ROWS, CompressedRows, release_pages
 from sgfd.featureset.manifest import TABLE, Modality
 from sgfd.featureset.pages import unfolded_bytes
-from sgfd.featureset.plain_lists import lies_plain
+from sgfd.featureset.plain_lists import PlainLists
 from sgfd.featureset.reading import FeatureSet, room_to_unfold
 
 CACHED_VALUES = 2**19  # of a block of rows that is looked at several times: 2 MiB
@@ -33,16 +33,8 @@ def check_rows(opened: FeatureSet) -> list[str]:
     try:
         # Not mapped: pages that were read once would stay in memory.
         file = pq.ParquetFile(where, pre_buffer=False)
-        schema = file.schema_arrow
-        for name, kind in columns.items():
-            if name not in schema.names or not _is(schema.field(name).type, kind):
-                return [f"{where}: column {name} is missing or not {kind}; make the set again"]
-        if unfolded_bytes(where, file.metadata, list(columns)) > room_to_unfold(where):
-            return [f"{where}: its pages unfold into absurdly more than the file; get it again"]
-        for modality in opened.manifest.modalities:
-            most, found = opened.n_items * modality.stored_columns, _count(file, modality.name)
-            if found > most:  # a list of whatever length would be read before it is refused
-                return [f"{where}: {modality.name} has {found} numbers, not {most}; get it again"]
+        if problem := _shape_problem(opened, file, columns):
+            return [f"{where}: {problem}"]
         numbers = [name for name in columns if name != "label"]  # texts are read by themselves
         for batch, known in _batches(opened, file, numbers, step):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)
@@ -77,6 +69,8 @@ def check_rows(opened: FeatureSet) -> list[str]:
                     ]
             row += len(batch)
             opened.release_pages()
+        if row != opened.n_items:
+            return [f"{where}: {row} rows for {opened.n_items} items; make the set again"]
     except (pa.ArrowException, OSError, ValueError) as error:
         return [f"{where}: can't be read ({' '.join(str(error).split())}); get the file again"]
     return [
@@ -87,34 +81,67 @@ def check_rows(opened: FeatureSet) -> list[str]:
     ]
 
 
+def _shape_problem(
+    opened: FeatureSet, file: pq.ParquetFile, columns: dict[str, pa.DataType]
+) -> str | None:
+    """What is wrong with the table before its rows are read, if anything is.
+
+    Raises:
+        ValueError: its end and its pages do not agree.
+    """
+    schema, metadata = file.schema_arrow, file.metadata
+    for name, kind in columns.items():
+        # To DuckDB a name is the same in capitals; a dot would be a column in a column.
+        alike = [other for other in schema.names if other.partition(".")[0].lower() == name]
+        if alike != [name] or not _is(schema.field(name).type, kind):
+            return f"column {name} is missing, there twice or not {kind}; make the set again"
+    if metadata.num_rows != opened.n_items:
+        return f"{metadata.num_rows} rows for {opened.n_items} items; make the set again"
+    if unfolded_bytes(opened.path / TABLE, metadata, list(columns)) > room_to_unfold(
+        opened.path / TABLE
+    ):
+        return "its pages unfold into absurdly more than the file; get it again"
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for modality in opened.manifest.modalities:
+        place = _place(file, modality.name)
+        for group in groups:
+            # A list of whatever length would be read before it is refused.
+            most, found = group.num_rows * modality.stored_columns, group.column(place).num_values
+            if not 0 <= found <= most:
+                return f"{modality.name} has {found} numbers, not {most}; get it again"
+    return None
+
+
+def _place(file: pq.ParquetFile, name: str) -> int:
+    """Where the numbers of a column are among all: it has them alone (`_shape_problem`)."""
+    leaves = (file.schema.column(i).path.partition(".")[0] for i in range(len(file.schema)))
+    return list(leaves).index(name)
+
+
 def _batches(
     opened: FeatureSet, file: pq.ParquetFile, columns: list[str], step: int
 ) -> Iterator[tuple[pa.RecordBatch, set[str]]]:
     """The table in blocks, and which modalities are not in them: those whose rows lie in the file
     as they are stored, none null."""
-    metadata, row = file.metadata, 0
-    place = {metadata.schema.column(i).path.partition(".")[0]: i for i in range(len(file.schema))}
     content = np.memmap(opened.path / TABLE, np.uint8, mode="r")
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
+    plain, known, row = PlainLists(content), set(opened.modalities), 0
+    places = {name: _place(file, name) for name in known}
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
         stored = opened.stored_views(row, row + group.num_rows)
-        known = {
-            name
-            for name, rows in stored.items()
-            if lies_plain(
-                content,
-                metadata.schema.column(place[name]),
-                group.column(place[name]),
-                file.schema_arrow.field(name),
-                rows,
-            )
-        }
+        for name in list(known):
+            described, part = file.schema.column(places[name]), group.column(places[name])
+            field = file.schema_arrow.field(name)
+            if not plain.hold(described, part, field, stored[name]):
+                known.remove(name)
         release_pages(content)
+        opened.release_pages()
         row += group.num_rows
-        read = [name for name in columns if name not in known]
-        # Threads of its own cost it half as much again: the files are hashed meanwhile.
-        for batch in file.iter_batches(step, row_groups=[number], columns=read, use_threads=False):
-            yield batch, known
+    # All at once: where a part has more rows than it says, to read it alone would hide them.
+    read = [name for name in columns if name not in known]
+    # Threads of its own cost it half as much again: the files are hashed meanwhile.
+    for batch in file.iter_batches(step, columns=read, use_threads=False):
+        yield batch, known
 
 
 def check_texts(opened: FeatureSet) -> list[str]:
@@ -133,17 +160,6 @@ def check_texts(opened: FeatureSet) -> list[str]:
             f"{1 - record.coverage:.1%}; make the set again"
         ]
     return []
-
-
-def _count(file: pq.ParquetFile, name: str) -> int:
-    """How many numbers a column of lists has, by what the file says of itself."""
-    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-    return sum(
-        column.num_values
-        for group in groups
-        for column in map(group.column, range(group.num_columns))
-        if column.path_in_schema.partition(".")[0] == name
-    )
 
 
 def _is(found: pa.DataType, kind: pa.DataType) -> bool:

@@ -1,6 +1,7 @@
 """How many cores and how much memory this process may use, in a container too."""
 
 import os
+import re
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
@@ -24,21 +25,27 @@ def usable_memory() -> int:
 
 def _quotas() -> Iterator[float]:
     """Cores' worth of time that the groups have: `--cpus` of Docker, `limits.cpu` of Kubernetes."""
-    for folder in _folders(""):
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
-        if quota.isdigit() and period.isdigit():
-            yield int(quota) / int(period)
-    for folder in _folders("cpu"):
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-        if quota.isdigit() and period.isdigit():  # -1 where there is none
-            yield int(quota) / int(period)
+    pairs = [_read(folder / "cpu.max").split() for folder in _folders("")]
+    pairs += [
+        [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
+        for folder in _folders("cpu")
+    ]
+    for pair in pairs:
+        quota, period = map(_number, (*pair, "", "")[:2])
+        if quota and period:
+            yield quota / period
 
 
 def _memory_limits() -> Iterator[int]:
     """Bytes that the groups may take; where there is no limit, version 1 has a huge one."""
     limits = [_read(folder / "memory.max") for folder in _folders("")]
     limits += [_read(folder / "memory.limit_in_bytes") for folder in _folders("memory")]
-    return (int(limit) for limit in limits if limit.isdigit())
+    return (found for limit in limits if (found := _number(limit)))
+
+
+def _number(text: str) -> int:
+    """0 where it is none: `max`, -1 or nothing."""
+    return int(text) if re.fullmatch("[0-9]{1,20}", text) else 0
 
 
 def _folders(controller: str) -> Iterator[Path]:
@@ -46,14 +53,15 @@ def _folders(controller: str) -> Iterator[Path]:
     "", of version 2. In a container they may be told by a path of the host that is not there."""
     root = _GROUPS / controller
     for line in _read(_OWN).splitlines():
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if controller in controllers.split(","):
-            own = Path(path.lstrip("/"))
-            yield from (root / group for group in (own, *own.parents))
+            own = Path(path.replace("\0", "").lstrip("/"))
+            yield from (root / group for group in (own, *own.parents) if ".." not in group.parts)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()
     except OSError:
         return ""

@@ -161,6 +161,6 @@ def _refuse_too_many(n_items: int, device: torch.device) -> None:
     if needed > memory:
         raise JobError(
             "ease",
-            f"{n_items:,} items need {needed / 2**30:.0f} GiB, and there are {memory / 2**30:.0f}",
+            f"{n_items:,} items need {needed / 2**30:.3g} GiB, and there are {memory / 2**30:.3g}",
             "take graphfilter or another backbone that keeps no matrix of items by items",
         )

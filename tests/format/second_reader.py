@@ -19,13 +19,16 @@ class SecondReader:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
+        content = (self.folder / "manifest.json").read_bytes()
+        self.manifest = json.loads(content)
+        assert len(content) <= 2**24 and depth(self.manifest) <= 32, "too large, or too deep"
         assert self.manifest["format_version"].split(".")[0] == "1", "of another major version"
         name, files = self.manifest["name"], list(self.manifest["files"])
         assert re.fullmatch("[^./@][^/@]*", name) and name.isprintable(), "no plain name"
         assert "::" not in name and len(name.encode()) <= 150, "no plain name, or too long"
         assert all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{,199}", n) for n in files), "a path"
         assert len({n.lower() for n in files}) == len(files), "names that differ in case alone"
+        assert not any((self.folder / n).is_symlink() for n in files), "a link"
         for name, record in self.manifest["files"].items():
             content = (self.folder / name).read_bytes()
             assert len(content) == record["bytes"], f"{name} is of another size"
@@ -65,6 +68,11 @@ class SecondReader:
             y = np.where(y < 0, student["negative_slope"] * y, y)
             total, lacks_all = total + np.where(lacking, 0, y), lacks_all & lacking
         return np.where(lacks_all, np.nan, unit(total) if student["normalised"] else total)
+
+
+def depth(value):
+    inside = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, inside), default=0) if isinstance(value, dict | list) else 0
 
 
 def unit(rows):

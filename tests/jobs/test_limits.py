@@ -69,7 +69,14 @@ def test_a_container_has_what_its_groups_have(grouped, lines, files):
 
 @pytest.mark.parametrize(
     ("lines", "files"),
-    [([], {}), (["0::/"], {}), (["0::/"], {"memory.max": "max", "cpu.max": "max 100000"})],
+    [
+        ([], {}),
+        (["0::/"], {}),
+        (["0::/"], {"memory.max": "max", "cpu.max": "max 100000"}),
+        (["0::/"], {"memory.max": "", "cpu.max": "100000 0"}),
+        (["0::/"], {"memory.max": "²", "cpu.max": "9" * 5000}),
+        (["nonsense", "1:cpu:", "0::/a\0b"], {}),
+    ],
 )
 def test_without_a_limit_it_is_the_machine(grouped, lines, files):
     grouped(lines, files)

@@ -338,5 +338,5 @@ def test_ease_says_what_it_cannot_do(inputs, monkeypatch):
     with pytest.raises(JobError, match=r"no solution.*raise regularization"):
         item_weights(-torch.eye(3))
     monkeypatch.setattr("sgfd.recommenders.backbones.ease.usable_memory", lambda: 900)
-    with pytest.raises(JobError, match=r"9 items need 0 GiB.*take graphfilter"):
+    with pytest.raises(JobError, match=r"9 items need 1.*e-06 GiB.*take graphfilter"):
         EASE(inputs, EASESettings())
