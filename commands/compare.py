@@ -187,7 +187,7 @@ def compare(
     def human() -> None:
         for contrast in contrasts:
             if contrast.metric == SHOWN[0]:
-                click.echo(contrast.sentence)
+                click.echo(comparison.in_words(contrast, contrasts))
         _print_unanswered(result["unanswered"])
         for broken in failed:
             click.echo(f"failed: {comparison.name_of(broken.cell)}: {broken.error}", err=True)

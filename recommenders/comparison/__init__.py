@@ -17,6 +17,7 @@ from sgfd.recommenders.comparison.grid import (
 from sgfd.recommenders.comparison.report import write_report
 from sgfd.recommenders.comparison.results import Cell, CellResult, ComparedFeatures, Comparison
 from sgfd.recommenders.comparison.statistics import Contrast, check_metrics, contrasts
+from sgfd.recommenders.comparison.summary import in_words
 
 __all__ = [
     "Cell",
@@ -28,6 +29,7 @@ __all__ = [
     "baseline_of",
     "compare",
     "contrasts",
+    "in_words",
     "label_features",
     "name_of",
     "plan",

@@ -18,6 +18,7 @@ from sgfd.recommenders.comparison.summary import (
     further,
     further_words,
     how_made,
+    in_words,
     measured,
     protocol_rows,
     refitted,
@@ -96,7 +97,7 @@ def page(
         f"{escape(split_words(comparison))}</p>",
         f"<p>Made again by:</p><pre>{escape(comparison.command)}</pre></header><main>",
         '<h2 id="answer">In words</h2>',
-        _answers(comparison, answers(comparison, contrasts, answered)),
+        _answers(comparison, contrasts, answered),
         "<h2>Figures</h2><p>Means and standard deviations over the seeds, on test. ",
         f'<label>Metric: <select id="metric" autocomplete="off">{options}</select></label></p>',
     ]
@@ -152,10 +153,10 @@ def page(
     return "".join(parts)
 
 
-def _answers(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
+def _answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) -> str:
     items = [
-        f'<li class="{_colour(c.verdict)}">{MARKS[c.verdict]} {escape(c.sentence)}</li>'
-        for c in contrasts
+        f'<li class="{_colour(c.verdict)}">{MARKS[c.verdict]} {escape(in_words(c, contrasts))}</li>'
+        for c in answers(comparison, contrasts, metric)
     ]
     items += [f"<li>{escape(words)}</li>" for words in further_words(comparison)]
     return f"<ul>{''.join(items)}</ul>"

@@ -28,6 +28,7 @@ from sgfd.recommenders.comparison.summary import (
     further,
     further_words,
     how_made,
+    in_words,
     protocol_rows,
     refitted,
     rows_of,
@@ -60,7 +61,7 @@ def markdown(comparison: Comparison, contrasts: Sequence[Contrast]) -> str:
         "",
         "## In words",
         "",
-        *(f"- {_plain(c.sentence)}" for c in answers(comparison, contrasts, ANSWERED)),
+        *(f"- {_plain(in_words(c, contrasts))}" for c in answers(comparison, contrasts, ANSWERED)),
         *(f"- {_plain(words)}" for words in further_words(comparison)),
     ]
     places = [(protocol, part) for protocol in comparison.protocols for part in comparison.parts]

@@ -7,8 +7,10 @@ import numpy as np
 
 from sgfd.jobs.search import values_in_words
 from sgfd.recommenders.comparison.results import Cell, CellResult, Comparison
-from sgfd.recommenders.comparison.statistics import Contrast
+from sgfd.recommenders.comparison.statistics import Contrast, p_text
 from sgfd.recommenders.evaluation import DIVERSITY
+
+ALSO_ASKED = "ndcg@20"  # beside what the sentences are about
 
 # Further tables, each of the metrics that the cells have.
 FURTHER = {
@@ -173,6 +175,23 @@ def answers(comparison: Comparison, contrasts: Sequence[Contrast], metric: str) 
     protocols = comparison.protocols
     answering = "honest" if "honest" in protocols else next(iter(protocols), "")
     return [c for c in contrasts if (c.protocol, c.metric) == (answering, metric)]
+
+
+def in_words(contrast: Contrast, contrasts: Sequence[Contrast]) -> str:
+    """Its sentence, and what `ALSO_ASKED` says of the same two where that is something else."""
+
+    def asked(of: Contrast) -> tuple[str, ...]:
+        return of.protocol, of.part, of.backbone, of.features, of.baseline
+
+    also = [
+        f" By {other.metric} it is {other.verdict}: {other.difference.mean:+.4f}, "
+        f"p {p_text(other.corrected_p)}."
+        for other in contrasts
+        if other.metric == ALSO_ASKED
+        and asked(other) == asked(contrast)
+        and other.verdict != contrast.verdict
+    ]
+    return contrast.sentence + "".join(also)
 
 
 def further_words(comparison: Comparison) -> list[str]:

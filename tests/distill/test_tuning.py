@@ -199,7 +199,7 @@ def test_another_search_in_the_folder_is_refused(tuned):
         (("--range", "temperature=2:1"), "the low end is not below the high end"),
         (("--range", "dimension=0:64"), "input should be greater than or equal to 1"),
         (("--range", "dimension=1.5:64"), "input should be a valid integer"),
-        (("--range", "nested=0:1"), "--range nested: unknown"),
+        (("--range", "nested=0:1"), "--range nested: is not searched, but fixed by --set"),
         (("--method", "sgfdplus"), "choose sgfd-plus"),
         (("--set", "temperature=-1"), "--set temperature=-1"),
     ],

@@ -230,6 +230,22 @@ def test_an_unbounded_interval_and_a_tiny_p_are_in_words(written, tmp_path):
         assert "+inf" not in text
 
 
+@pytest.mark.parametrize("part", ["test", "test_among_cold"])
+def test_what_another_metric_shows_is_said_beside(written, tmp_path, part):
+    """A set may find as many items, and put them lower."""
+    comparison, _ = written
+    first = contrasts(comparison, METRICS)[0]
+    even = replace(first, metric="recall@20", corrected_p=0.5)
+    lower = replace(first.difference, mean=-0.05)
+    worse = replace(first, metric="ndcg@20", part=part, difference=lower, corrected_p=1e-9)
+    write_report(comparison, [even, worse], tmp_path)
+    for name in ("report.md", "report.html"):
+        _, _, text = (tmp_path / name).read_text().replace("&lt;", "<").partition("In words")
+        assert ("By ndcg@20 it is worse: -0.0500, p < 0.001." in text) == (part == "test")
+    write_report(comparison, [even, replace(worse, corrected_p=0.5)], tmp_path)
+    assert "By ndcg@20" not in (tmp_path / "report.md").read_text()
+
+
 def test_a_plot_names_every_baseline(written, tmp_path):
     comparison, _ = written
     found = [c for c in contrasts(comparison, METRICS) if c.metric == "recall@20"]
