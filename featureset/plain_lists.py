@@ -7,9 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sgfd.featureset.pages import DATA, STORED, VALUES, Head
+from sgfd.featureset.pages import DATA, STORED, VALUES, page_head
+from sgfd.featureset.parquet_end import ColumnPart
 
 MOST_BYTES = 2**24  # of a page; ours have far less
+HEAD_BYTES = 256  # of a page; those of ours have 21
+NAME = ""  # of a column is nothing that its pages tell
 KINDS_OF_PAGE = 16  # by type and number of lists, of which pyarrow's own are made to compare
 _BYTES = {"INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8}  # of a number, plainly encoded
 
@@ -31,7 +34,7 @@ class PlainLists:
     def hold(
         self,
         described: pq.ColumnSchema,
-        column: pq.ColumnChunkMetaData,
+        column: ColumnPart,
         field: pa.Field,
         rows: NDArray[Any],
     ) -> bool:
@@ -42,31 +45,32 @@ class PlainLists:
 
         Args:
             described: the column by the file's schema. field: the same by Arrow's.
-
-        Raises:
-            ValueError: the head of a page is none.
         """
-        begin = column.data_page_offset
-        end = begin + column.total_compressed_size
+        begin, end = column.begin, column.end
         physical = described.physical_type
         if (
             (_BYTES.get(physical) or described.length) != rows.itemsize
-            or column.physical_type != physical
-            or column.compression != "UNCOMPRESSED"
-            or column.has_dictionary_page
-            or column.num_values != rows.size
+            or column.kind != physical
+            or column.compressed
+            or column.has_dictionary
+            or column.values != rows.size
             or not 0 <= begin <= end <= len(self._content)
         ):
             return False
         done, at = 0, begin
         while at < end:
-            head = Head(self._content, at, end)
+            start = self._content[at : min(at + HEAD_BYTES, end)].tobytes()
+            try:
+                head = page_head(start, 0, len(start))
+            except ValueError:
+                return False
             lists, rest = divmod(head.number(DATA, VALUES), field.type.list_size)
-            page = self._content[at : head.at + max(head.number(STORED), 0)]
+            page = self._content[at : at + head.at + max(head.number(STORED), 0)]
             if not 0 < lists <= len(rows) - done or rest or len(page) > MOST_BYTES:
                 return False
             numbers = rows[done : done + lists]
-            if (known := self._start(field, lists, len(page) - numbers.nbytes)) is None:
+            known = self._start(field.with_name(NAME), lists, len(page) - numbers.nbytes)
+            if known is None:
                 return False
             levels, start = known
             if levels != (described.max_definition_level, described.max_repetition_level):

@@ -38,6 +38,7 @@ from sgfd.featureset.manifest import (
 )
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
 from sgfd.featureset.pages import unfolded_bytes
+from sgfd.featureset.parquet_end import ParquetEnd, parquet_end
 from sgfd.featureset.places import is_address
 from sgfd.featureset.versions import find, version_of, versioned
 
@@ -509,10 +510,11 @@ def _read_table(path: Path, wanted: pa.Schema, most_rows: int) -> pa.Table:
     try:
         # Without pq.read_table, whose first call imports all of pyarrow.dataset: 0.25 s.
         with pq.ParquetFile(path, read_dictionary=texts) as file:
-            rows, size = _announced(file.metadata, wanted.names)
-            if rows > most_rows:
-                raise FeatureSetError(path, f"has {rows} rows, not {most_rows}", _MAKE_AGAIN)
-            if max(size, unfolded_bytes(path, file.metadata, wanted.names)) > room:
+            end = parquet_end(path, file.schema)
+            if end.rows > most_rows:
+                raise FeatureSetError(path, f"has {end.rows} rows, not {most_rows}", _MAKE_AGAIN)
+            size = _announced(end, wanted.names)
+            if max(size, unfolded_bytes(path, end, wanted.names)) > room:
                 raise _unfolds(path)
             table = file.read(columns=wanted.names).select(wanted.names)
         for place, name in enumerate(wanted.names):
@@ -534,15 +536,11 @@ def room_to_unfold(path: Path) -> int:
     return UNFOLDED_BYTES + UNFOLDED_SHARE * path.stat().st_size
 
 
-def _announced(metadata: pq.FileMetaData, names: list[str]) -> tuple[int, int]:
-    """Rows of a table, and bytes of some columns in memory, by what the file says of itself."""
-    places = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in names]
-    rows = size = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        rows += group.num_rows
-        size += sum(group.column(place).total_uncompressed_size for place in places)
-        size += 4 * group.num_rows * len(places)  # nothing repeats for less, once it is read
-    return rows, size
+def _announced(end: ParquetEnd, names: list[str]) -> int:
+    """Bytes of some columns in memory, by what the file says of itself."""
+    places = end.places(names)
+    size = sum(group.columns[place].unfolded_bytes for group in end.groups for place in places)
+    return size + 4 * end.rows * len(places)  # nothing repeats for less, once it is read
 
 
 def _decoded(column: pa.ChunkedArray, path: Path, room: int) -> pa.ChunkedArray:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from sgfd.featureset.compression import BLOCK_ROWS, CompressedRows, release_pages
 from sgfd.featureset.manifest import TABLE, Modality
 from sgfd.featureset.pages import unfolded_bytes
+from sgfd.featureset.parquet_end import ParquetEnd, parquet_end
 from sgfd.featureset.plain_lists import PlainLists
 from sgfd.featureset.reading import FeatureSet, room_to_unfold
 
 CACHED_VALUES = 2**19  # of a block of rows that is looked at several times: 2 MiB
+READ_BYTES = 2**16  # at once, of a column of which one row is read
 ROUNDING = 1e-6  # of a share
 NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
 
@@ -33,10 +35,11 @@ def check_rows(opened: FeatureSet) -> list[str]:
     try:
         # Not mapped: pages that were read once would stay in memory.
         file = pq.ParquetFile(where, pre_buffer=False)
-        if problem := _shape_problem(opened, file, columns):
+        end = parquet_end(where, file.schema)
+        if problem := _shape_problem(opened, file, end, columns):
             return [f"{where}: {problem}"]
         numbers = [name for name in columns if name != "label"]  # texts are read by themselves
-        for batch, known in _batches(opened, file, numbers, step):
+        for batch, known in _batches(opened, file, end, numbers, step):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)
             if not np.array_equal(index, np.arange(row, row + len(batch))):
                 return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
@@ -82,61 +85,55 @@ def check_rows(opened: FeatureSet) -> list[str]:
 
 
 def _shape_problem(
-    opened: FeatureSet, file: pq.ParquetFile, columns: dict[str, pa.DataType]
+    opened: FeatureSet, file: pq.ParquetFile, end: ParquetEnd, columns: dict[str, pa.DataType]
 ) -> str | None:
     """What is wrong with the table before its rows are read, if anything is.
 
     Raises:
         ValueError: its end and its pages do not agree.
     """
-    schema, metadata = file.schema_arrow, file.metadata
+    schema, where = file.schema_arrow, opened.path / TABLE
     for name, kind in columns.items():
         # To DuckDB a name is the same in capitals; a dot would be a column in a column.
         alike = [other for other in schema.names if other.partition(".")[0].lower() == name]
         if alike != [name] or not _is(schema.field(name).type, kind):
             return f"column {name} is missing, there twice or not {kind}; make the set again"
-    if metadata.num_rows != opened.n_items:
-        return f"{metadata.num_rows} rows for {opened.n_items} items; make the set again"
-    if unfolded_bytes(opened.path / TABLE, metadata, list(columns)) > room_to_unfold(
-        opened.path / TABLE
-    ):
+    if file.metadata.num_rows != opened.n_items:
+        return f"{file.metadata.num_rows} rows for {opened.n_items} items; make the set again"
+    if unfolded_bytes(where, end, list(columns)) > room_to_unfold(where):
         return "its pages unfold into absurdly more than the file; get it again"
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     for modality in opened.manifest.modalities:
-        place = _place(file, modality.name)
-        for group in groups:
+        (place,) = end.places([modality.name])
+        for group in end.groups:
             # A list of whatever length would be read before it is refused.
-            most, found = group.num_rows * modality.stored_columns, group.column(place).num_values
+            most, found = group.rows * modality.stored_columns, group.columns[place].values
             if not 0 <= found <= most:
                 return f"{modality.name} has {found} numbers, not {most}; get it again"
     return None
 
 
-def _place(file: pq.ParquetFile, name: str) -> int:
-    """Where the numbers of a column are among all: it has them alone (`_shape_problem`)."""
-    leaves = (file.schema.column(i).path.partition(".")[0] for i in range(len(file.schema)))
-    return list(leaves).index(name)
-
-
 def _batches(
-    opened: FeatureSet, file: pq.ParquetFile, columns: list[str], step: int
+    opened: FeatureSet, file: pq.ParquetFile, end: ParquetEnd, columns: list[str], step: int
 ) -> Iterator[tuple[pa.RecordBatch, set[str]]]:
     """The table in blocks, and which modalities are not in them: those whose rows lie in the file
     as they are stored, none null."""
     content = np.memmap(opened.path / TABLE, np.uint8, mode="r")
     plain, known, row = PlainLists(content), set(opened.modalities), 0
-    places = {name: _place(file, name) for name in known}
-    for number in range(file.metadata.num_row_groups):
-        group = file.metadata.row_group(number)
-        stored = opened.stored_views(row, row + group.num_rows)
+    places = {name: end.places([name])[0] for name in known}
+    for group in end.groups:
+        stored = opened.stored_views(row, row + group.rows)
         for name in list(known):
-            described, part = file.schema.column(places[name]), group.column(places[name])
+            described, part = end.schema.column(places[name]), group.columns[places[name]]
             field = file.schema_arrow.field(name)
             if not plain.hold(described, part, field, stored[name]):
                 known.remove(name)
         release_pages(content)
         opened.release_pages()
-        row += group.num_rows
+        row += group.rows
+    # Whether pyarrow reads what is not read in full: a page at a time.
+    once = pq.ParquetFile(opened.path / TABLE, pre_buffer=False, buffer_size=READ_BYTES)
+    for number in range(len(end.groups)):
+        next(once.iter_batches(1, row_groups=[number], columns=sorted(known), use_threads=False), 0)
     # All at once: where a part has more rows than it says, to read it alone would hide them.
     read = [name for name in columns if name not in known]
     # Threads of its own cost it half as much again: the files are hashed meanwhile.

@@ -178,6 +178,22 @@ def test_a_part_that_lacks_a_column(two_groups):
     assert refused(folder, "can't be read")
 
 
+@pytest.mark.parametrize("what", ["codec", "histogram"])
+def test_an_end_at_which_pyarrow_itself_would_end_the_process(two_groups, what):
+    folder = two_groups()
+
+    def mangle(end, at):
+        described = footer.column(footer.groups(end)[0], IMAGE)
+        if what == "codec":
+            footer.put(described, footer.CODEC, 99)
+        else:
+            sizes = footer.get(described, footer.SIZE_STATISTICS)
+            sizes[0][2][1].append(1)
+
+    forge(folder, mangle)
+    assert refused(folder, "can't be read")
+
+
 @pytest.mark.parametrize("name", ["IMAGE", "image.x", "image"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_second_column_that_a_reader_could_take(two_groups, name, first):

@@ -759,7 +759,7 @@ def test_a_forged_page_head_is_refused_at_once(kind, tmp_path):
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         begun = time.perf_counter()
         with pytest.raises(ValueError, match=what):
-            pages.Head(content, 0, len(content))
+            pages.page_head(content, 0, len(content))
         assert time.perf_counter() - begun < 10
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sgfd.featureset import load, plain_lists, verify
 from sgfd.featureset import table_check as checking
+from sgfd.featureset.parquet_end import parquet_end
 from sgfd.featureset.plain_lists import KINDS_OF_PAGE, PlainLists
 
 WIDTH, ITEMS = 5, 300
@@ -30,9 +31,10 @@ def file_of(path, rows, lacking=None, inside=False, **options):
 def lies(path, rows):
     file = pq.ParquetFile(path)
     content = np.fromfile(path, dtype=np.uint8)
+    end = parquet_end(path, file.schema)
     return PlainLists(content).hold(
-        file.metadata.schema.column(0),
-        file.metadata.row_group(0).column(0),
+        end.schema.column(0),
+        end.groups[0].columns[0],
         file.schema_arrow.field("image"),
         rows,
     )
@@ -107,7 +109,7 @@ def test_levels_of_another_schema_do_not_pass(tmp_path):
     file_of(tmp_path / "may.parquet", rows, inside=True)
     content = np.fromfile(tmp_path / "none.parquet", dtype=np.uint8)
     never, may = (pq.ParquetFile(tmp_path / f"{name}.parquet") for name in ("none", "may"))
-    column = never.metadata.row_group(0).column(0)
+    column = parquet_end(tmp_path / "none.parquet", never.schema).groups[0].columns[0]
     field = never.schema_arrow.field("image")
     plain = PlainLists(content)
     assert plain.hold(never.metadata.schema.column(0), column, field, rows)
@@ -139,12 +141,12 @@ def test_of_many_kinds_of_pages_few_are_looked_at(tmp_path, monkeypatch):
             at += length
     file = pq.ParquetFile(tmp_path / "t.parquet")
     content, at = PlainLists(np.fromfile(tmp_path / "t.parquet", dtype=np.uint8)), 0
-    for number in range(23):
-        group = file.metadata.row_group(number)
-        given = (file.metadata.schema.column(0), group.column(0), schema.field("image"))
-        found = content.hold(*given, rows[at : at + group.num_rows])
+    end = parquet_end(tmp_path / "t.parquet", file.schema)
+    for number, group in enumerate(end.groups):
+        given = (end.schema.column(0), group.columns[0], schema.field("image"))
+        found = content.hold(*given, rows[at : at + group.rows])
         assert found == (number < KINDS_OF_PAGE)
-        at += group.num_rows
+        at += group.rows
     assert len(asked) == KINDS_OF_PAGE
 
 
