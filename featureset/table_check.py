@@ -22,9 +22,9 @@ NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
 
 
 def check_rows(opened: FeatureSet) -> list[str]:
-    """Compare the table with the .npy files and both with the manifest, in one pass of blocks."""
+    """Compare the table with the .npy files and both with the manifest."""
     where = opened.path / TABLE
-    columns = {"item_index": pa.int64(), "label": pa.string()} | {
+    columns = {"item_id": pa.string(), "item_index": pa.int64(), "label": pa.string()} | {
         m.name: pa.list_(pa.from_numpy_dtype(m.stored_type), m.stored_columns)
         for m in opened.manifest.modalities
     }
@@ -38,7 +38,7 @@ def check_rows(opened: FeatureSet) -> list[str]:
         end = parquet_end(where, file.schema)
         if problem := _shape_problem(opened, file, end, columns):
             return [f"{where}: {problem}"]
-        numbers = [name for name in columns if name != "label"]  # texts are read by themselves
+        numbers = ["item_index", *opened.modalities]  # texts are read by themselves
         for batch, known in _batches(opened, file, end, numbers, step):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)
             if not np.array_equal(index, np.arange(row, row + len(batch))):

@@ -209,6 +209,16 @@ def test_a_second_column_that_a_reader_could_take(two_groups, name, first):
     assert refused(folder, "column image is missing, there twice or not")
 
 
+@pytest.mark.parametrize("name", ["ITEM_ID", "Item_Index", "label.x"])
+def test_ids_and_labels_are_there_once_too(two_groups, name):
+    path = two_groups() / "features.parquet"
+    table = pq.read_table(path)
+    table = table.add_column(0, name, table.column(name.partition(".")[0].lower()))
+    pq.write_table(table, path, compression="none", use_dictionary=["label"])
+    fit(path.parent)
+    assert refused(path.parent, "is missing, there twice or not")
+
+
 @pytest.mark.parametrize("kind", ["npz", "by columns"])
 def test_an_array_that_is_none_of_rows(two_groups, kind):
     folder = two_groups()
