@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgfd.featureset.parquet_end import ColumnPart, ParquetEnd
-from sgfd.featureset.thrift import Bytes, Struct
+from sgfd.featureset.thrift import Bytes, Struct, number
 
 _UNFOLDED, STORED = 2, 3  # fields of a head: bytes of the page in memory and in the file
 DATA, _DATA_V2 = 5, 8  # fields of a head: the head of a data page, of either version
@@ -63,9 +63,9 @@ def _pages(content: mmap.mmap, column: ColumnPart) -> Iterator[tuple[int, int]]:
         raise ValueError("a column leads out of the file")
     while at < end:
         head = page_head(content, at, end)
-        unfolded, stored = head.number(_UNFOLDED), head.number(STORED)
+        unfolded, stored = number(head.fields, _UNFOLDED), number(head.fields, STORED)
         if unfolded < 0 or stored < 0:
             raise ValueError("a page has no size")
-        values = max(head.number(DATA, VALUES), head.number(_DATA_V2, VALUES), 0)
-        yield values, unfolded
+        values = (number(head.fields, version, VALUES) for version in (DATA, _DATA_V2))
+        yield max(0, *values), unfolded
         at = head.at + stored

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sgfd.featureset.thrift import Struct
+from sgfd.featureset.thrift import Struct, number
 
 _TYPES = [
     "BOOLEAN",
@@ -95,31 +95,26 @@ def parquet_end(path: Path, schema: pq.ParquetSchema) -> ParquetEnd:
 
 
 def _group(group: dict[int, Any]) -> RowGroup:
-    return RowGroup(_number(group, _GROUP_ROWS), [_part(each) for each in _list(group, _COLUMNS)])
+    return RowGroup(number(group, _GROUP_ROWS), [_part(each) for each in _list(group, _COLUMNS)])
 
 
 def _part(column: dict[int, Any]) -> ColumnPart:
     told = column.get(_METADATA)
     if not isinstance(told, dict):
         raise ValueError("a part of it lacks a column")
-    kind, begin = _number(told, _TYPE), _number(told, _DATA)
-    dictionary = _number(told, _DICTIONARY)
+    kind, begin = number(told, _TYPE), number(told, _DATA)
+    dictionary = number(told, _DICTIONARY)
     begin = min(begin, dictionary) if dictionary > 0 else begin
     return ColumnPart(
         kind=_TYPES[kind] if 0 <= kind < len(_TYPES) else "",
-        compressed=_number(told, _CODEC) != 0,
+        compressed=number(told, _CODEC) != 0,
         has_dictionary=dictionary > 0,
-        values=_number(told, _VALUES),
-        unfolded_bytes=_number(told, _UNFOLDED),
+        values=number(told, _VALUES),
+        unfolded_bytes=number(told, _UNFOLDED),
         begin=begin,
-        end=begin + _number(told, _STORED),
+        end=begin + number(told, _STORED),
         elsewhere=_FILE_PATH in column,
     )
-
-
-def _number(struct: dict[int, Any], field: int) -> int:
-    found = struct.get(field)
-    return found if isinstance(found, int) else -1
 
 
 def _list(struct: dict[int, Any], field: int) -> list[dict[int, Any]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sgfd.featureset.pages import DATA, STORED, VALUES, page_head
 from sgfd.featureset.parquet_end import ColumnPart
+from sgfd.featureset.thrift import number
 
 MOST_BYTES = 2**24  # of a page; ours have far less
 HEAD_BYTES = 256  # of a page; those of ours have 21
@@ -20,8 +21,7 @@ _Levels = tuple[int, int]
 
 
 class PlainLists:
-    """Compares columns of fixed-size lists with rows, byte by byte: five times as fast as to read
-    them.
+    """Compares columns of fixed-size lists with rows, byte by byte, in less time than to read them.
 
     Args:
         content: the file's bytes, mapped.
@@ -59,13 +59,13 @@ class PlainLists:
             return False
         done, at = 0, begin
         while at < end:
-            start = self._content[at : min(at + HEAD_BYTES, end)].tobytes()
+            first = self._content[at : min(at + HEAD_BYTES, end)].tobytes()
             try:
-                head = page_head(start, 0, len(start))
+                head = page_head(first, 0, len(first))
             except ValueError:
                 return False
-            lists, rest = divmod(head.number(DATA, VALUES), field.type.list_size)
-            page = self._content[at : at + head.at + max(head.number(STORED), 0)]
+            lists, rest = divmod(number(head.fields, DATA, VALUES), field.type.list_size)
+            page = self._content[at : at + head.at + max(number(head.fields, STORED), 0)]
             if not 0 < lists <= len(rows) - done or rest or len(page) > MOST_BYTES:
                 return False
             numbers = rows[done : done + lists]

@@ -16,6 +16,14 @@ class Bytes(Protocol):
     def __getitem__(self, place: int, /) -> int: ...
 
 
+def number(fields: dict[int, Any], *path: int) -> int:
+    """An integer of a struct, or of a struct in it; -1 where there is none."""
+    found: Any = fields
+    for field in path:
+        found = found.get(field) if isinstance(found, dict) else None
+    return found if isinstance(found, int) else -1
+
+
 class Struct:
     """A struct, read from `at` on and before `end`; afterwards `at` is where it ends.
 
@@ -23,6 +31,9 @@ class Struct:
         content: bytes, by their places in the file.
         what: it is, for messages.
         with_lists: whether structs in lists, and that there is a text, are kept too.
+
+    Attributes:
+        fields: its integers, and the structs in it, by field.
 
     Raises:
         ValueError: there is none.
@@ -34,13 +45,6 @@ class Struct:
         self.content, self.at, self.end = content, at, end
         self._what, self._with_lists = what, with_lists
         self.fields = self._struct()
-
-    def number(self, *fields: int) -> int:
-        """An integer of the struct, or of a struct in it; -1 where there is none."""
-        found: Any = self.fields
-        for field in fields:
-            found = found.get(field) if isinstance(found, dict) else None
-        return found if isinstance(found, int) else -1
 
     def _struct(self, depth: int = 0) -> dict[int, Any]:
         """The integers of a struct by field, and the structs in it; all else is passed over."""

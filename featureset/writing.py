@@ -39,7 +39,7 @@ Block = dict[str, NDArray[Any]]
 T = TypeVar("T")
 
 BLOCKS_AHEAD = 2  # that wait to be written
-PAGE_BYTES = 2**18  # of the table; a check of larger ones begins later
+PAGE_BYTES = 2**18  # of the table; `PlainLists` makes a page of each size itself
 PAGES_AHEAD = 64  # encoded and to be written: 16 MiB
 NUMBERS_AT_ONCE = 2**16  # that pyarrow encodes: by its own 1,024 a list takes half as long again
 

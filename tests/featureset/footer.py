@@ -55,21 +55,22 @@ class _Reader:
         return fields
 
 
-def _unsigned(value):
-    out = bytearray()
-    while value >= 128:
-        out.append(value & 127 | 128)
+def _unsigned(value, length=1):
+    parts = []
+    while value or len(parts) < length:
+        parts.append(value & 127)
         value >>= 7
-    return bytes([*out, value])
+    return bytes([*(part | 128 for part in parts[:-1]), parts[-1]])
 
 
-def _integer(value):
-    return _unsigned((value << 1) ^ (value >> 63) & (2**64 - 1) if value < 0 else value << 1)
+def varint(value, length=1):
+    """A whole number as Thrift writes it, in at least so many bytes."""
+    return _unsigned(value << 1 ^ value >> 63, length)
 
 
 def _value(kind, value):
     if kind in _INTEGERS:
-        return _integer(value)
+        return varint(value)
     if kind in (_BYTE, _DOUBLE):
         return value
     if kind == _TEXT:
@@ -87,7 +88,7 @@ def written(struct):
     out, before = b"", 0
     for field, kind, value in struct:
         delta = field - before
-        out += bytes([delta << 4 | kind]) if 0 < delta < 16 else bytes([kind]) + _integer(field)
+        out += bytes([delta << 4 | kind]) if 0 < delta < 16 else bytes([kind]) + varint(field)
         out += b"" if kind in (1, 2) else _value(kind, value)
         before = field
     return out + b"\0"

@@ -5,9 +5,7 @@ Every size and sha256 of the manifest fits: a publisher may be the one who forge
 
 import copy
 import hashlib
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from sgfd.featureset import FeatureSetError, load, verify
+from tests.featureset import footer
 
 N = 10
 ROWS = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
 OTHERS = np.concatenate([ROWS[:5], np.full((5, 4), 99, dtype=np.float32)])
 ITEM_ID, ITEM_INDEX, LABEL, IMAGE = range(4)  # places of columns
-
-_spec = importlib.util.spec_from_file_location("footer", Path(__file__).with_name("footer.py"))
-footer = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(footer)
 
 
 def fit(folder):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from sgfd.featureset import FeatureSetError, load, pages, verification, verify
+from tests.featureset.footer import varint
 
 
 def edit(folder, change):
@@ -109,15 +110,6 @@ def save_repeated(column, text, rows=5, **options):
         pq.write_table(table, path, compression="zstd", store_schema=False, **options)
 
     return lambda folder: replace(folder, "features.parquet", write)
-
-
-def varint(value, length=1):
-    """A whole number as Thrift writes it, in at least so many bytes."""
-    value, parts = 2 * value, []
-    while value or len(parts) < length:
-        parts.append(value & 127)
-        value >>= 7
-    return bytes([*(part | 128 for part in parts[:-1]), parts[-1]])
 
 
 def save_forged(path):
