@@ -5,7 +5,7 @@ column, and goes on to the next by it (parquet.thrift: PageHeader).
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sgfd.featureset.parquet_end import ColumnPart, ParquetEnd
@@ -25,7 +25,7 @@ def page_head(content: Bytes, at: int, end: int) -> Struct:
     return Struct(content, at, end, "a page's head")
 
 
-def unfolded_bytes(path: Path, file: ParquetEnd, columns: list[str]) -> int:
+def unfolded_bytes(path: Path, file: ParquetEnd, columns: Sequence[str]) -> int:
     """Bytes in memory of the compressed pages of some columns (top level), by the pages' heads.
 
     Raises:

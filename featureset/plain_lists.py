@@ -1,5 +1,6 @@
 """Whether a column of a Parquet file lies there as pyarrow writes given rows, seen by its bytes."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class PlainLists:
     """
 
     def __init__(self, content: NDArray[np.uint8]) -> None:
-        self._content = content
+        self._content = content.view(np.ndarray)  # a slice of a map takes ten times as long
         self._starts: dict[tuple[pa.Field, int], tuple[_Levels, bytes]] = {}
 
     def hold(
@@ -51,6 +52,7 @@ class PlainLists:
         if (
             (_BYTES.get(physical) or described.length) != rows.itemsize
             or column.kind != physical
+            or column.elsewhere
             or column.compressed
             or column.has_dictionary
             or column.values != rows.size
@@ -94,6 +96,7 @@ def _same(page: NDArray[np.uint8], numbers: NDArray[Any]) -> bool:
     return bool(pa.py_buffer(page).equals(pa.py_buffer(numbers.reshape(-1))))
 
 
+@lru_cache(KINDS_OF_PAGE)
 def _start_of_page(field: pa.Field, lists: int) -> tuple[_Levels, bytes]:
     """The levels of a column, and what pyarrow writes before the numbers of a page of so many of
     its lists, none of them null: the head, and where lists begin."""

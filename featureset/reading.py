@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -37,16 +35,11 @@ from sgfd.featureset.manifest import (
     Modality,
 )
 from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
-from sgfd.featureset.pages import unfolded_bytes
-from sgfd.featureset.parquet_end import ParquetEnd, parquet_end
 from sgfd.featureset.places import is_address
+from sgfd.featureset.table import Table, read_texts
 from sgfd.featureset.versions import find, version_of, versioned
 
-UNFOLDED_BYTES = 2**26  # that ids and labels may take in memory, however small their file is
-UNFOLDED_SHARE = 64  # and times their file's bytes: a text that is repeated is stored once
-
 _MAKE_AGAIN = "get it again from whoever made it"
-_TEXT_ROWS = 2**20  # of a chunk of texts, which holds 2 GiB at most
 
 
 @dataclass(frozen=True)
@@ -112,38 +105,17 @@ class FeatureSet:
     @cached_property
     def item_ids(self) -> NDArray[np.object_]:
         """Ids of the n items, in the order of the rows."""
-        return _objects(self._ids())
-
-    def check_items(self) -> None:
-        """Whether there is one id a row, each once.
-
-        Raises:
-            FeatureSetError: there is not.
-        """
-        self._ids()
-
-    def _ids(self) -> pa.ChunkedArray:
-        ids = self._column("item_id")
-        if ids.null_count or len(ids.unique()) != len(ids):
-            raise FeatureSetError(self.path / TABLE, "item ids are not unique", _MAKE_AGAIN)
-        return ids
+        return self._texts("item_id")
 
     @cached_property
     def labels(self) -> NDArray[np.object_]:
         """Label name of each item, None where it has none."""
-        return _objects(self._column("label"))
+        return self._texts("label")
 
-    def label_counts(self) -> dict[str | None, int]:
-        """How many items have each label, and how many have None.
-
-        Raises:
-            FeatureSetError: there is not one label a row, or null.
-        """
-        counts = self._column("label").value_counts()
-        found = zip(
-            counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True
-        )
-        return dict(found)
+    def _texts(self, name: str) -> NDArray[np.object_]:
+        with Table(self.path / TABLE) as table:
+            column = read_texts(table, [name], self.n_items)[name]
+        return np.array(column.to_pylist(), dtype=object)
 
     def present(self, modality: str) -> NDArray[np.bool_]:
         """Which items have the modality, bool (n,)."""
@@ -190,7 +162,8 @@ class FeatureSet:
                 self.path, "holds no neighbours", "make it with `pipeline distill --neighbours K`"
             )
         most_rows = self.n_items * min(record.k, self.n_items)
-        return _read_table(self.path / record.file, NEIGHBOUR_SCHEMA, most_rows)
+        with Table(self.path / record.file) as table:
+            return table.read(NEIGHBOUR_SCHEMA, most_rows)
 
     def student(self) -> dict[str, NDArray[np.float32]]:
         """The student's tensors: `{modality}.weight | bias | mean | scale`.
@@ -357,14 +330,6 @@ class FeatureSet:
                 self.path / (encoding.file or ""), f"{modality.name}: {error}", _MAKE_AGAIN
             ) from None
 
-    def _column(self, name: str) -> pa.ChunkedArray:
-        """A column of texts, one a row."""
-        path = self.path / TABLE
-        column = _read_table(path, pa.schema([(name, pa.string())]), self.n_items)[name]
-        if len(column) != self.n_items:
-            raise FeatureSetError(path, f"{len(column)} rows for {self.n_items} items", _MAKE_AGAIN)
-        return column
-
 
 def load(path: str | Path) -> FeatureSet:
     """Open a feature set: the schema and all sizes are checked, `verify` checks the rest.
@@ -499,68 +464,6 @@ def _check_kind(folder: Path, name: str) -> None:
         raise FeatureSetError(path, "is no regular file", _MAKE_AGAIN)
 
 
-def _read_table(path: Path, wanted: pa.Schema, most_rows: int) -> pa.Table:
-    """Columns of a table, unless they unfold into absurdly more than their file.
-
-    1 kB can repeat one text of a megabyte a million times: texts are read as places in their
-    dictionary, and what they take by themselves is counted before it is taken.
-    """
-    texts = [field.name for field in wanted if field.type == pa.string()]
-    room = room_to_unfold(path)
-    try:
-        # Without pq.read_table, whose first call imports all of pyarrow.dataset: 0.25 s.
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            end = parquet_end(path, file.schema)
-            if end.rows > most_rows:
-                raise FeatureSetError(path, f"has {end.rows} rows, not {most_rows}", _MAKE_AGAIN)
-            size = _announced(end, wanted.names)
-            if max(size, unfolded_bytes(path, end, wanted.names)) > room:
-                raise _unfolds(path)
-            table = file.read(columns=wanted.names).select(wanted.names)
-        for place, name in enumerate(wanted.names):
-            if table[name].type == pa.dictionary(pa.int32(), pa.string()):
-                table = table.set_column(place, name, _decoded(table[name], path, room))
-        table.validate(full=True)  # a string may be no UTF-8
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise FeatureSetError(path, f"can't be read ({error})", _MAKE_AGAIN) from None
-    for field in wanted:
-        if (kind := table[field.name].type) != field.type:
-            raise FeatureSetError(
-                path, f"column {field.name} is {kind}, not {field.type}", _MAKE_AGAIN
-            )
-    return table
-
-
-def room_to_unfold(path: Path) -> int:
-    """Bytes that what is read of a table may take."""
-    return UNFOLDED_BYTES + UNFOLDED_SHARE * path.stat().st_size
-
-
-def _announced(end: ParquetEnd, names: list[str]) -> int:
-    """Bytes of some columns in memory, by what the file says of itself."""
-    places = end.places(names)
-    size = sum(group.columns[place].unfolded_bytes for group in end.groups for place in places)
-    return size + 4 * end.rows * len(places)  # nothing repeats for less, once it is read
-
-
-def _decoded(column: pa.ChunkedArray, path: Path, room: int) -> pa.ChunkedArray:
-    """A column of texts that was read as places in a dictionary."""
-    pieces = []
-    for chunk in column.chunks:
-        for start in range(0, len(chunk), _TEXT_ROWS):
-            piece = chunk[start : start + _TEXT_ROWS]
-            lengths = pc.take(pc.binary_length(piece.dictionary), piece.indices)
-            room -= pc.sum(lengths).as_py() or 0
-            if room < 0:
-                raise _unfolds(path)
-            pieces.append(piece.cast(pa.string()))
-    return pa.chunked_array(pieces, pa.string())
-
-
-def _unfolds(path: Path) -> FeatureSetError:
-    return FeatureSetError(path, "its texts unfold into absurdly more than the file", _MAKE_AGAIN)
-
-
 def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     try:
         return load_tensors(path.read_bytes())
@@ -572,7 +475,3 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: NDArray[np.float32] = rows / np.maximum(norms, np.float32(1e-12))
     return unit
-
-
-def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
-    return np.array(column.to_pylist(), dtype=object)

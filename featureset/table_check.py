@@ -1,6 +1,5 @@
 """Whether the table of a feature set says what its .npy files and its manifest say."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,9 @@ from numpy.typing import NDArray
 
 from sgfd.featureset.compression import BLOCK_ROWS, CompressedRows, release_pages
 from sgfd.featureset.manifest import TABLE, Modality
-from sgfd.featureset.pages import unfolded_bytes
-from sgfd.featureset.parquet_end import ParquetEnd, parquet_end
 from sgfd.featureset.plain_lists import PlainLists
-from sgfd.featureset.reading import FeatureSet, room_to_unfold
+from sgfd.featureset.reading import FeatureSet
+from sgfd.featureset.table import Table, read_texts
 
 CACHED_VALUES = 2**19  # of a block of rows that is looked at several times: 2 MiB
 READ_BYTES = 2**16  # at once, of a column of which one row is read
@@ -21,25 +19,54 @@ ROUNDING = 1e-6  # of a share
 NOT_UNIT = 1e-3  # distance of a norm from 1 that no rounding explains
 
 
-def check_rows(opened: FeatureSet) -> list[str]:
-    """Compare the table with the .npy files and both with the manifest."""
-    where = opened.path / TABLE
-    columns = {"item_id": pa.string(), "item_index": pa.int64(), "label": pa.string()} | {
-        m.name: pa.list_(pa.from_numpy_dtype(m.stored_type), m.stored_columns)
-        for m in opened.manifest.modalities
-    }
+def check_table(opened: FeatureSet) -> list[str]:
+    """Compare the table with the .npy files and both with the manifest.
+
+    Raises:
+        FeatureSetError: its texts can't be read.
+    """
+    with Table(opened.path / TABLE) as table:
+        return check_texts(opened, table) + check_rows(opened, table)
+
+
+def check_texts(opened: FeatureSet, table: Table) -> list[str]:
+    """Whether no id is there twice, and the labels are those of which the manifest tells.
+
+    Raises:
+        FeatureSetError: an id is, or they can't be read.
+    """
+    record, where = opened.manifest.labels, table.path
+    labels = read_texts(table, ["item_id", "label"], opened.n_items)["label"]
+    share = (len(labels) - labels.null_count) / max(len(labels), 1)
+    unknown = set(labels.unique().to_pylist()) - {None, *(record.names if record else ())}
+    if unknown:
+        return [f"{where}: the manifest knows no label {min(unknown)[:40]!r}; make the set again"]
+    if record and len(labels) and abs(share - record.coverage) > ROUNDING:
+        return [
+            f"{where}: {labels.null_count} of {len(labels)} items have no label, and the manifest "
+            f"says {1 - record.coverage:.1%}; make the set again"
+        ]
+    return []
+
+
+def check_rows(opened: FeatureSet, table: Table) -> list[str]:
+    """Whether the table's other columns are the .npy files, and these what the manifest says."""
+    where, file = table.path, table.file
     widest = max([1, *(m.dimension for m in opened.manifest.modalities)])
     step = max(1, min(BLOCK_ROWS, CACHED_VALUES // widest))
     present = dict.fromkeys(opened.modalities, 0)
     row = 0
     try:
-        # Not mapped: pages that were read once would stay in memory.
-        file = pq.ParquetFile(where, pre_buffer=False)
-        end = parquet_end(where, file.schema)
-        if problem := _shape_problem(opened, file, end, columns):
+        if problem := _shape_problem(opened, table):
             return [f"{where}: {problem}"]
-        numbers = ["item_index", *opened.modalities]  # texts are read by themselves
-        for batch, known in _batches(opened, file, end, numbers, step):
+        alike = _lie_there(opened, table)
+        read = [name for name in ("item_index", *opened.modalities) if name not in alike]
+        if table.unfold_absurdly(read):
+            return [f"{where}: its pages unfold into absurdly more than the file; get it again"]
+        _read_a_page_each(table, sorted(alike))
+        # All at once: where a part has more rows than it says, to read it alone would hide them.
+        # Threads of its own cost it half as much again: the files are hashed meanwhile.
+        for batch in file.iter_batches(step, columns=read, use_threads=False):
             index = batch.column("item_index").to_numpy(zero_copy_only=False)
             if not np.array_equal(index, np.arange(row, row + len(batch))):
                 return [f"{where}: item_index is not 0, 1, 2, ... at row {row}; make the set again"]
@@ -56,7 +83,7 @@ def check_rows(opened: FeatureSet) -> list[str]:
                 present[name] += int((~lacking[name]).sum())
                 if (
                     lacking[name].any()
-                    if name in known
+                    if name in alike
                     else not _same(batch.column(name), stored[name], lacking[name])
                 ):
                     return [
@@ -84,24 +111,21 @@ def check_rows(opened: FeatureSet) -> list[str]:
     ]
 
 
-def _shape_problem(
-    opened: FeatureSet, file: pq.ParquetFile, end: ParquetEnd, columns: dict[str, pa.DataType]
-) -> str | None:
-    """What is wrong with the table before its rows are read, if anything is.
-
-    Raises:
-        ValueError: its end and its pages do not agree.
-    """
-    schema, where = file.schema_arrow, opened.path / TABLE
+def _shape_problem(opened: FeatureSet, table: Table) -> str | None:
+    """What is wrong with the table before its rows are read, if anything is."""
+    schema, end = table.file.schema_arrow, table.end
+    columns = {"item_id": pa.string(), "item_index": pa.int64(), "label": pa.string()} | {
+        m.name: pa.list_(pa.from_numpy_dtype(m.stored_type), m.stored_columns)
+        for m in opened.manifest.modalities
+    }
     for name, kind in columns.items():
         # To DuckDB a name is the same in capitals; a dot would be a column in a column.
         alike = [other for other in schema.names if other.partition(".")[0].lower() == name]
         if alike != [name] or not _is(schema.field(name).type, kind):
             return f"column {name} is missing, there twice or not {kind}; make the set again"
-    if file.metadata.num_rows != opened.n_items:
-        return f"{file.metadata.num_rows} rows for {opened.n_items} items; make the set again"
-    if unfolded_bytes(where, end, list(columns)) > room_to_unfold(where):
-        return "its pages unfold into absurdly more than the file; get it again"
+    if table.file.metadata.num_rows != opened.n_items:
+        found = table.file.metadata.num_rows
+        return f"{found} rows for {opened.n_items} items; make the set again"
     for modality in opened.manifest.modalities:
         (place,) = end.places([modality.name])
         for group in end.groups:
@@ -112,51 +136,34 @@ def _shape_problem(
     return None
 
 
-def _batches(
-    opened: FeatureSet, file: pq.ParquetFile, end: ParquetEnd, columns: list[str], step: int
-) -> Iterator[tuple[pa.RecordBatch, set[str]]]:
-    """The table in blocks, and which modalities are not in them: those whose rows lie in the file
-    as they are stored, none null."""
-    content = np.memmap(opened.path / TABLE, np.uint8, mode="r")
-    plain, known, row = PlainLists(content), set(opened.modalities), 0
-    places = {name: end.places([name])[0] for name in known}
-    for group in end.groups:
+def _lie_there(opened: FeatureSet, table: Table) -> set[str]:
+    """The modalities whose rows lie in the file as they are stored, none null: none of their
+    numbers need be read."""
+    content = np.memmap(table.path, np.uint8, mode="r")
+    plain, alike, row = PlainLists(content), set(opened.modalities), 0
+    described, fields = table.end.schema, table.file.schema_arrow
+    places = {name: table.end.places([name])[0] for name in alike}
+    for group in table.end.groups:
         stored = opened.stored_views(row, row + group.rows)
-        for name in list(known):
-            described, part = end.schema.column(places[name]), group.columns[places[name]]
-            field = file.schema_arrow.field(name)
-            if not plain.hold(described, part, field, stored[name]):
-                known.remove(name)
+        for name, place in places.items():
+            if name in alike and not plain.hold(
+                described.column(place), group.columns[place], fields.field(name), stored[name]
+            ):
+                alike.remove(name)
         release_pages(content)
         opened.release_pages()
         row += group.rows
-    # Whether pyarrow reads what is not read in full: a page at a time.
-    once = pq.ParquetFile(opened.path / TABLE, pre_buffer=False, buffer_size=READ_BYTES)
-    for number in range(len(end.groups)):
-        next(once.iter_batches(1, row_groups=[number], columns=sorted(known), use_threads=False), 0)
-    # All at once: where a part has more rows than it says, to read it alone would hide them.
-    read = [name for name in columns if name not in known]
-    # Threads of its own cost it half as much again: the files are hashed meanwhile.
-    for batch in file.iter_batches(step, columns=read, use_threads=False):
-        yield batch, known
+    return alike
 
 
-def check_texts(opened: FeatureSet) -> list[str]:
-    """Whether no id is there twice, and the labels are those of which the manifest tells."""
-    opened.check_items()
-    record, where = opened.manifest.labels, opened.path / TABLE
-    counts = opened.label_counts()
-    unlabelled = counts.pop(None, 0)
-    share = sum(counts.values()) / max(opened.n_items, 1)
-    if unknown := set(counts) - set(record.names if record else ()):
-        label = min(str(label) for label in unknown)
-        return [f"{where}: the manifest knows no label {label[:40]!r}; make the set again"]
-    if record and opened.n_items and abs(share - record.coverage) > ROUNDING:
-        return [
-            f"{where}: {unlabelled} of {opened.n_items} items have no label, and the manifest says "
-            f"{1 - record.coverage:.1%}; make the set again"
-        ]
-    return []
+def _read_a_page_each(table: Table, names: list[str]) -> None:
+    """Whether pyarrow reads what is not read in full: a page of each part of it."""
+    file = pq.ParquetFile(
+        table.path, metadata=table.file.metadata, pre_buffer=False, buffer_size=READ_BYTES
+    )
+    with file:
+        for number in range(len(table.end.groups)):
+            next(file.iter_batches(1, row_groups=[number], columns=names, use_threads=False), 0)
 
 
 def _is(found: pa.DataType, kind: pa.DataType) -> bool:

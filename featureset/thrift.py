@@ -105,13 +105,17 @@ class Struct:
             raise ValueError(f"{self._what} has a field of type {kind}")
 
     def _byte(self) -> int:
-        if not 0 <= self.at < self.end:
+        at = self.at
+        if not 0 <= at < self.end:
             raise ValueError(f"{self._what} leads out of the file")
-        self.at += 1
-        return int(self.content[self.at - 1])
+        self.at = at + 1
+        return self.content[at]
 
     def _unsigned(self) -> int:
-        value = shift = 0
+        value = self._byte()
+        if value < 128:  # as most are
+            return value
+        value, shift = value & 127, 7
         while True:
             byte = self._byte()
             value |= (byte & 127) << shift

@@ -2,11 +2,11 @@
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,15 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES
+from sgfd.featureset.compression import BLOCK_ROWS, BLOCK_VALUES, release_pages
 from sgfd.featureset.errors import FeatureSetError
 from sgfd.featureset.manifest import MANIFEST, SIGNATURE
 from sgfd.featureset.neighbours import CosineRows
 from sgfd.featureset.reading import FeatureSet, load
-from sgfd.featureset.table_check import check_rows, check_texts
+from sgfd.featureset.table_check import check_table
 
-HASHED_BYTES = 2**20  # at a time
-FILES_AT_ONCE = 2  # that are hashed
+HASHED_BYTES = 2**22  # at a time
 ROUNDING = 1e-6  # of a similarity, on another machine
 OTHER_ROW = 1e-3  # difference, as a share of a row's norm, that no rounding explains
 SMALL_ROW = 1e-2  # norm below which the difference counts as if it were this: a row of rounding
@@ -85,7 +84,7 @@ def _check_contents(opened: FeatureSet, catalogue: Catalogue | None) -> list[str
     try:
         if opened.manifest.student is not None:
             opened.student()
-        problems += check_texts(opened) + check_rows(opened)
+        problems += check_table(opened)
         if opened.manifest.neighbours is not None:
             problems += _check_neighbours(opened)
         if catalogue is not None:
@@ -115,26 +114,48 @@ def refuse_changed(opened: FeatureSet) -> None:
 
 @contextmanager
 def _hashing(opened: FeatureSet) -> Iterator[Callable[[], list[str]]]:
-    """Hash the files meanwhile; to be called for the names of changed ones.
+    """Hash the files in another thread meanwhile; to be called for the names of changed ones, when
+    the caller hashes what is left, too.
 
+    One thread: a second would take the caller's core, whose work is as long.
     Where an error or Ctrl-C ends the work inside, hashing ends soon, too.
     """
+    records = opened.manifest.files
+    left = deque(sorted(records, key=lambda name: -records[name].bytes))
+    changed: set[str] = set()
     given_up = threading.Event()
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:  # hashing lets go of the interpreter
-        names = list(opened.manifest.files)
-        changed = pool.map(partial(_is_changed, opened, given_up), names)
+
+    def work() -> None:
+        with suppress(IndexError):  # none is left
+            while not given_up.is_set():
+                name = left.popleft()
+                if _is_changed(opened, given_up, name):
+                    changed.add(name)
+
+    def found() -> list[str]:
+        work()
+        other.result()
+        return sorted(changed)
+
+    with ThreadPoolExecutor(1) as pool:  # hashing lets go of the interpreter
+        other = pool.submit(work)
         try:
-            yield lambda: [name for name, other in zip(names, changed, strict=True) if other]
+            yield found
         except BaseException:
             given_up.set()
             raise
 
 
 def _is_changed(opened: FeatureSet, given_up: threading.Event, name: str) -> bool:
-    digest, block = hashlib.sha256(), memoryview(bytearray(HASHED_BYTES))
-    with (opened.path / name).open("rb", buffering=0) as file:
-        while not given_up.is_set() and (read := file.readinto(block)):
-            digest.update(block[:read])
+    digest, path = hashlib.sha256(), opened.path / name
+    # Mapped, in few pieces: each copy, and each return to the interpreter, which the caller has,
+    # costs more than a piece's pages.
+    content = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+    for start in range(0, len(content), HASHED_BYTES):
+        if given_up.is_set():
+            break
+        digest.update(content[start : start + HASHED_BYTES].data)
+        release_pages(content)
     return digest.hexdigest() != opened.manifest.files[name].sha256
 
 

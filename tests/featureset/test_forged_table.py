@@ -152,15 +152,19 @@ def test_a_page_of_an_empty_part_takes_no_memory(two_groups, values):
     assert refused(folder, "other values than it says")
 
 
-def test_columns_that_lie_in_one_another(two_groups):
+@pytest.mark.parametrize(("values", "what"), [(None, "numbers, not 0"), (0, "lie in one another")])
+def test_columns_that_lie_in_one_another(two_groups, values, what):
     """Else a few bytes could be gone over as often as there are parts."""
-    folder = two_groups(rows=np.tile(ROWS, 100))
+    folder = two_groups(rows=np.tile(ROWS, 1000))
 
     def repeat(end, at):
-        footer.groups(end).extend([without_rows(footer.groups(end)[0], IMAGE)] * 50)
+        again = without_rows(footer.groups(end)[0], IMAGE)
+        if values is not None:
+            footer.put(footer.column(again, IMAGE), footer.VALUES, values)
+        footer.groups(end).extend([again] * 50)
 
     forge(folder, repeat)
-    assert refused(folder, "lie in one another")
+    assert refused(folder, what)
 
 
 def test_a_part_that_lacks_a_column(two_groups):

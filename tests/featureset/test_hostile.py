@@ -313,12 +313,18 @@ COUNTING = pa.proxy_memory_pool(pa.default_memory_pool())
 
 BOMBS = {
     "more rows than items": (save_repeated("item_id", "a", 10**6), "has 1000000 rows, not 5"),
-    "a long id": (save_repeated("item_id", "x" * 10**8, use_dictionary=False), "texts unfold into"),
+    "a long id": (
+        save_repeated("item_id", "x" * 10**8, use_dictionary=False),
+        "columns unfold into",
+    ),
     "a page that the file's end hides": (
         lambda f: replace(f, "features.parquet", save_forged),
-        "texts unfold into",
+        "columns unfold into",
     ),
-    "a long label, again and again": (save_repeated("label", "x" * 3 * 10**7), "texts unfold into"),
+    "a long label, again and again": (
+        save_repeated("label", "x" * 3 * 10**7),
+        "columns unfold into",
+    ),
 }
 
 

@@ -171,7 +171,7 @@ def test_verify_reads_no_list_that_lies_plain(make_rows_set, tmp_path, monkeypat
     stored = np.load(tmp_path / "set/image.npy", mmap_mode="r+")
     stored[3, 2] += 1
     stored.flush()
-    short = checking.check_rows(load(tmp_path / "set"))
+    short = checking.check_table(load(tmp_path / "set"))
     monkeypatch.setattr(PlainLists, "hold", lambda *_: False)
-    assert checking.check_rows(load(tmp_path / "set")) == short
+    assert checking.check_table(load(tmp_path / "set")) == short
     assert "column image is not image.npy (rows 0 to 49)" in short[0]
