@@ -72,7 +72,7 @@ def main() -> None:
     for items in options.items:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "set"
-            write(place, ids_of(items), rows_of_a_block())
+            write(place, ids_of(items), labels_of(items), rows_of_a_block())
             for work in WORKS:
                 show(items, work, child(work, place, items, options.repeats))
 
@@ -104,11 +104,14 @@ def measure(work: str, place: Path, items: int, repeats: int) -> dict[str, float
     """Seconds of a work and of its floor, and the memory of the work, which comes first."""
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         copy, plain = Path(folder) / "copy", Path(folder) / "plain"
-        ids = ids_of(items)
+        ids, labels = ids_of(items), labels_of(items)
         rows, piece = rows_of_a_block(), np.random.default_rng(0).bytes(PIECE)
         wanted = np.random.default_rng(1).permutation(ids)
         works: dict[str, tuple[Callable[[], object], Callable[[], object] | None]] = {
-            "write": (lambda: write(copy, ids, rows), lambda: write_plainly(copy, plain, piece)),
+            "write": (
+                lambda: write(copy, ids, labels, rows),
+                lambda: write_plainly(copy, plain, piece),
+            ),
             "verify": (lambda: sound(place), lambda: hash_all(place)),
             "open": (lambda: load(place), None),
             "align": (
@@ -151,14 +154,17 @@ def rows_of_a_block() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((BLOCK, WIDTH), dtype=np.float32)
 
 
-def write(folder: Path, ids: np.ndarray, rows: np.ndarray) -> None:
+def labels_of(items: int) -> np.ndarray:
+    return np.array(["a", "b", None], dtype=object)[np.arange(items) % 3]
+
+
+def write(folder: Path, ids: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
     items = len(ids)
     folder.mkdir()
-    labels = np.array(["a", "b", None], dtype=object)[np.arange(items) % 3]
     manifest = Manifest(
         name="benchmark",
         labels=Labels(
-            count=2, names=["a", "b"], coverage=sum(label is not None for label in labels) / items
+            count=2, names=["a", "b"], coverage=1 - int((np.arange(items) % 3 == 2).sum()) / items
         ),
         created=now(),
         producer=Producer(name="sgfd", version="0"),

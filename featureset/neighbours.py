@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ NEIGHBOUR_SCHEMA = pa.schema(
 
 Indices = NDArray[np.int64]
 Matrix = NDArray[np.float64]
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 class CosineRows:
@@ -44,7 +46,13 @@ class CosineRows:
 
     def read(self, items: Indices) -> Matrix:
         """The rows of some items, double (k, D)."""
-        joined = np.empty((len(items), self.width))
+        return self._read(items, np.empty((len(items), self.width)))
+
+    def read_single(self, items: Indices) -> NDArray[np.float32]:
+        """The same in single precision, in half the time, where that is fine enough."""
+        return self._read(items, np.empty((len(items), self.width), dtype=np.float32))
+
+    def _read(self, items: Indices, joined: NDArray[Number]) -> NDArray[Number]:
         ends = np.cumsum([modality.shape[1] for modality in self._modalities])
         parts = np.split(joined, ends[:-1], axis=1)  # views
         for modality, rows in zip(self._modalities, parts, strict=True):

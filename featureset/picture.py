@@ -2,12 +2,13 @@
 
 import struct
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
@@ -57,14 +58,14 @@ def drawn_of(n: int) -> NDArray[np.int64]:
 def map_of(
     modalities: Sequence[NDArray[np.float32]],
     drawn: NDArray[np.int64],
-    labels: NDArray[np.object_],
+    labels: pa.StringArray,
 ) -> Picture | None:
     """Draw items by the first two principal components of their unit rows.
 
     Args:
         modalities: rows (k, d) of each, of the k items that are drawn.
         drawn: which items these are.
-        labels: object (n,), label name or None, of all items; the most frequent ones get a colour.
+        labels: label name or null of all n items; the most frequent ones get a colour.
 
     Returns:
         None where fewer than 3 items have a row.
@@ -74,13 +75,12 @@ def map_of(
     rows = CosineRows(modalities)
     if len(rows.items) < 3:
         return None
-    counts = Counter(label for label in labels if label is not None)
-    most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-    legend = [(square, *each) for square, each in zip(COLOURS, most, strict=False)]
-    colour_of = {label: number for number, (_, label, _) in enumerate(legend)}
-    colours = np.array(
-        [colour_of.get(label, len(COLOURS)) for label in labels[drawn[rows.items]]], dtype=np.uint8
-    )
+    counted = labels.drop_null().value_counts().to_pylist()
+    most = sorted((-each["counts"], each["values"]) for each in counted)
+    legend = [(square, label, -n) for square, (n, label) in zip(COLOURS, most, strict=False)]
+    coloured = pa.array([label for _, label, _ in legend], pa.string())
+    place = pc.index_in(labels.take(pa.array(drawn[rows.items])), coloured, skip_nulls=True)
+    colours = place.fill_null(len(COLOURS)).to_numpy(zero_copy_only=False).astype(np.uint8)
     # Small products: BLAS's further threads would spin between them, on the cores of those that
     # write the set meanwhile.
     with _blas().limit(limits=1, user_api="blas"):

@@ -27,7 +27,7 @@ def plane(rows: CosineRows) -> NDArray[np.float32]:
     if len(items) < 2:
         return points
     every = -(-len(items) // FITTED_ROWS)
-    fitted = rows.read(items[::every])
+    fitted = rows.read_single(items[::every])  # far finer than a dot
     mean = fitted.mean(axis=0)
     fitted -= mean
     axes = _axes(fitted)
@@ -36,25 +36,28 @@ def plane(rows: CosineRows) -> NDArray[np.float32]:
         return points
     for start in range(0, len(items), rows.block_rows):
         part = slice(start, start + rows.block_rows)
-        points[part, : axes.shape[1]] = (rows.read(items[part]) - mean) @ axes
+        points[part, : axes.shape[1]] = (rows.read_single(items[part]) - mean) @ axes
     return points
 
 
-def _axes(centred: Matrix) -> Matrix:
+def _axes(centred: NDArray[np.float32]) -> NDArray[np.float32]:
     """The directions (d, 2) of the largest variance, or the only one (1, 1)."""
     rows, d = centred.shape
     if min(rows, d) <= SMALL:
-        directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
+        directions = np.linalg.svd(centred.astype(np.float64), full_matrices=False)[2][:2]
     elif d <= min(rows, NARROW):
-        single = centred.astype(np.float32)  # half the time, and far finer than a dot
-        products = (single.T @ single).astype(np.float64)
+        products = (centred.T @ centred).astype(np.float64)
         directions = _leading(lambda basis: products @ basis, d)
     else:
-        directions = _leading(lambda basis: centred.T @ (centred @ basis), d)
+        directions = _leading(lambda basis: _twice(centred, basis), d)
     largest = np.abs(directions).argmax(axis=1)
     signs = np.where(directions[np.arange(len(directions)), largest] < 0, -1, 1)
-    axes: Matrix = (directions * signs[:, None]).T
-    return axes
+    return (directions * signs[:, None]).T.astype(np.float32)
+
+
+def _twice(centred: NDArray[np.float32], basis: Matrix) -> Matrix:
+    image = centred.T @ (centred @ basis.astype(np.float32))
+    return image.astype(np.float64)
 
 
 def _leading(times: Callable[[Matrix], Matrix], d: int) -> Matrix:

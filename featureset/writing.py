@@ -85,7 +85,7 @@ class FeatureSetWriter:
     ) -> None:
         self.folder = folder
         self._ids = np.asarray(item_ids, dtype=object)
-        self._labels = np.asarray(labels, dtype=object)
+        self._labels = pa.array(labels, pa.string())
         self._compressed = dict(compressed or {})
         columns = {
             name: _Column(width, np.dtype("<f4"), name) for name, width in dimensions.items()
@@ -97,7 +97,7 @@ class FeatureSetWriter:
             name: _NpyFile(folder / f"{name}.npy", (len(item_ids), column.width), column.kind)
             for name, column in columns.items()
         }
-        self._table = _Table(folder / TABLE, item_ids, labels, columns)
+        self._table = _Table(folder / TABLE, self._ids, self._labels, columns)
         self._present: dict[str, list[NDArray[np.bool_]]] = {}
         self._row = 0
         self._drawn = drawn_of(len(item_ids))
@@ -292,12 +292,12 @@ class _Table:
     def __init__(
         self,
         path: Path,
-        item_ids: Sequence[str] | NDArray[np.object_],
-        labels: Sequence[str | None] | NDArray[np.object_],
+        item_ids: NDArray[np.object_],
+        labels: pa.StringArray,
         columns: dict[str, _Column],
     ) -> None:
         self._ids = pa.array(item_ids, pa.string())
-        self._labels = pa.array(labels, pa.string())
+        self._labels = labels
         self._columns = columns
         self._row = 0
         fields = [("item_id", pa.string()), ("item_index", pa.int64()), ("label", pa.string())]

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -102,12 +103,12 @@ def test_of_many_items_few_are_drawn_and_of_too_few_none(monkeypatch):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(9000, 3)).astype(np.float32)
     drawn = drawn_of(9000)
-    picture = map_of([rows[drawn]], drawn, np.full(9000, None, dtype=object))
+    picture = map_of([rows[drawn]], drawn, pa.nulls(9000, pa.string()))
     assert picture.dots == len(drawn) == 2500
     assert [drawn[0], drawn[-1]] == [0, 8999]
     assert picture.legend == []
     assert Image.open(io.BytesIO(picture.png)).size == (720, 450)
-    labels = np.full(9, None, dtype=object)
+    labels = pa.nulls(9, pa.string())
     assert map_of([rows[:2]], drawn_of(2), labels[:2]) is None
     assert map_of([np.full((9, 3), np.nan, dtype=np.float32)], drawn_of(9), labels) is None
     same = map_of([np.ones((9, 3), dtype=np.float32)], drawn_of(9), labels)

@@ -1,6 +1,7 @@
 """Bytes that are taken for rows are those that a reader makes these rows of."""
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pyarrow as pa
@@ -102,7 +103,7 @@ def test_no_other_byte_passes(lying, data):
         assert not lies(changed, rows)
 
 
-def test_levels_of_another_schema_do_not_pass(tmp_path):
+def test_levels_of_another_schema_and_bytes_of_another_file_do_not_pass(tmp_path):
     """Where a number may be null, the same levels mean that it is."""
     rows = made()
     file_of(tmp_path / "none.parquet", rows)
@@ -113,6 +114,8 @@ def test_levels_of_another_schema_do_not_pass(tmp_path):
     field = never.schema_arrow.field("image")
     plain = PlainLists(content)
     assert plain.hold(never.metadata.schema.column(0), column, field, rows)
+    elsewhere = dataclasses.replace(column, elsewhere=True)
+    assert not plain.hold(never.metadata.schema.column(0), elsewhere, field, rows)
     assert not plain.hold(may.metadata.schema.column(0), column, field, rows)
 
 
