@@ -1,12 +1,11 @@
 """A second reader of feature sets, written from docs/format.md alone, without our package.
 
-python second_reader.py artifacts/office
+SecondReader("artifacts/office").rows("fused")
 """
 
 import hashlib
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,11 @@ class SecondReader:
         assert "::" not in name and len(name.encode()) <= 150, "no plain name, or too long"
         assert all(re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{,199}", n) for n in files), "a path"
         assert len({n.lower() for n in files}) == len(files), "names that differ in case alone"
-        assert not any((self.folder / n).is_symlink() for n in files), "a link"
         for name, record in self.manifest["files"].items():
+            assert not (self.folder / name).is_symlink(), f"{name} is a link"
             content = (self.folder / name).read_bytes()
-            assert len(content) == record["bytes"], f"{name} is of another size"
-            assert hashlib.sha256(content).hexdigest() == record["sha256"], f"{name} was changed"
+            found = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            assert found == record, f"{name} was changed"
         table = pq.read_table(self.folder / "features.parquet")
         self.ids, self.labels = table["item_id"].to_pylist(), table["label"].to_pylist()
         self.modalities = {m["name"]: m for m in self.manifest["modalities"]}
@@ -48,8 +47,8 @@ class SecondReader:
         if kind == "int8":
             rows = rows * tensors[f"{name}.scale"]
         elif kind == "pq":
-            books = tensors[f"{name}.codebooks"]
-            rows = np.hstack([book[code] for book, code in zip(books, stored.T, strict=True)])
+            books = zip(tensors[f"{name}.codebooks"], stored.T, strict=True)
+            rows = np.hstack([book[code] for book, code in books])
         rows = unit(rows[:, :width]) if modality["normalised"] else rows[:, :width]
         if tensors:
             rows[~tensors[f"{encoding['of']}.present"]] = np.nan
@@ -63,8 +62,7 @@ class SecondReader:
             t = {k: tensors[f"{part}.{k}"] for k in ("weight", "bias", "mean", "scale")}
             x = (generic[part] - t["mean"]) / t["scale"]
             lacking = np.isnan(x).any(axis=1, keepdims=True)
-            x = unit(x) if student.get("input_normalised") else x
-            y = x @ t["weight"].T + t["bias"]
+            y = (unit(x) if student.get("input_normalised") else x) @ t["weight"].T + t["bias"]
             y = np.where(y < 0, student["negative_slope"] * y, y)
             total, lacks_all = total + np.where(lacking, 0, y), lacks_all & lacking
         return np.where(lacks_all, np.nan, unit(total) if student["normalised"] else total)
@@ -77,9 +75,3 @@ def depth(value):
 
 def unit(rows):
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-
-
-if __name__ == "__main__":
-    opened = SecondReader(sys.argv[1])
-    shapes = {name: opened.rows(name).shape for name in opened.modalities}
-    sys.stdout.write(f"{opened.manifest['name']}: {shapes}\n")
