@@ -200,25 +200,38 @@ def test_recbole_by_its_documentation(opened):
             np.testing.assert_array_equal(row, rows[IDS.index(item)])
 
 
-LOAD_IN_RECBOLE = """
-import sys, numpy as np
+IN_RECBOLE = """
+import sys, numpy as np, torch
 from recbole.config import Config
-from recbole.data import create_dataset
+from recbole.data import create_dataset, data_preparation
+from recbole.model.general_recommender import BPR
+from recbole.trainer import Trainer
+
+class OnFeatures(BPR):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        rows = torch.as_tensor(dataset.get_preload_weight("text_id"), dtype=torch.float32)
+        self.item_embedding = torch.nn.Embedding.from_pretrained(rows)
 
 folder = sys.argv[1]
 config = Config(
     model="BPR",
     dataset="tiny",
     config_file_list=[f"{folder}/tiny/features.yaml"],
-    config_dict={"data_path": folder},
+    config_dict={"data_path": folder, "embedding_size": 4, "epochs": 1, "seed": 0},
 )
 data = create_dataset(config)
-found = {name: data.get_preload_weight(f"{name}_id") for name in sys.argv[2].split(",")}
+found = {name: data.get_preload_weight(f"{name}_id") for name in ("image", "text")}
+model = OnFeatures(config, data)
+before = model.user_embedding.weight.detach().numpy().copy()
+train, _, _ = data_preparation(config, data)
+Trainer(config, model).fit(train, saved=False, verbose=False)
+found |= {"before": before, "after": model.user_embedding.weight.detach().numpy()}
 np.savez(f"{folder}/found.npz", ids=data.id2token("item_id", range(data.item_num)), **found)
 """
 
 
-def test_recbole_loads_it(opened, tmp_path):
+def test_recbole_trains_on_it(opened, tmp_path):
     """RecBole 1.2.1 needs numpy 1, and this project numpy 2: it has an environment of its own,
     whose interpreter RECBOLE_PYTHON names."""
     python = os.environ.get("RECBOLE_PYTHON")
@@ -226,7 +239,7 @@ def test_recbole_loads_it(opened, tmp_path):
         pytest.skip("RECBOLE_PYTHON names no interpreter with RecBole")
     exported(opened, "recbole").rename(tmp_path / "tiny")
     write_interactions(tmp_path / "tiny" / "tiny.inter", ["user_id:token", "item_id:token"])
-    script = [python, "-c", LOAD_IN_RECBOLE, str(tmp_path), "image,text"]
+    script = [python, "-c", IN_RECBOLE, str(tmp_path)]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "found.npz", allow_pickle=False)
@@ -234,6 +247,8 @@ def test_recbole_loads_it(opened, tmp_path):
     for name, rows in opened.modalities.items():
         weights = found[name][[number[item] for item in IDS]]
         np.testing.assert_allclose(weights, np.nan_to_num(rows), rtol=1e-6)
+    assert np.isfinite(found["after"]).all()
+    assert (found["after"][1:] != found["before"][1:]).any(axis=1).all()  # user 0 is nobody
 
 
 def check_table(read, opened):
