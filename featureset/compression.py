@@ -305,9 +305,9 @@ class CompressedRows:
             raise TypeError("rows are chosen by a slice or an array of indices")
         rows = self.codec.decode(np.asarray(self.stored[index]))
         if self._normalised:
-            with np.errstate(over="ignore"):  # `verify` finds what is not finite
+            with np.errstate(over="ignore", invalid="ignore"):  # `verify` finds what is not finite
                 norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows /= np.maximum(norms, np.float32(1e-12))
+                rows /= np.maximum(norms, np.float32(1e-12))
         if self._present is not None:
             rows[~self._present[index]] = np.nan
         return rows

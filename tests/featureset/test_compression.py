@@ -242,3 +242,11 @@ def test_codebooks_of_any_width_that_the_format_allows_encode(d, codes, width, r
     stored = rng.integers(0, 256, (5, codes), dtype=np.uint8)
     rows = codec.decode(stored)
     np.testing.assert_array_equal(codec.decode(codec.encode(rows)), rows)
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_that_are_not_finite_are_decoded_without_a_warning():
+    """`verify` says so in a line; numpy's warning would be a second, of a place in our code."""
+    stored = np.full((2, 4), np.inf, dtype=np.float16)
+    rows = CompressedRows(stored, CODECS["float16"].from_tensors({}, 4, 4), 4, normalised=True)
+    assert np.isnan(rows[:]).all()
