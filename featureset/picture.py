@@ -143,7 +143,7 @@ def _png(pixels: Pixels) -> bytes:
     lines = np.zeros((height, 1 + width), dtype=np.uint8)  # each begins with its filter, 0
     lines[:, 1:] = pixels
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    body = zlib.compress(lines.tobytes(), 3)
+    body = zlib.compress(lines.tobytes(), 2)
     chunks = {b"IHDR": header, b"PLTE": _palette(), b"IDAT": body, b"IEND": b""}
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -10,7 +10,7 @@ from sgfd.featureset.neighbours import CosineRows, Matrix
 FITTED_ROWS = 20_000  # at most, spread evenly over the items; a plane needs no more
 SMALL = 64  # rows or columns of which all axes are found at once
 NARROW = 1024  # columns whose products with one another are quickly made
-SPARE, MOST_ROUNDS, SETTLED = 14, 6, 1e-4  # of the search for two axes, to be drawn
+SPARE, MOST_ROUNDS, SETTLED = 14, 4, 1e-4  # of the search for two axes, to be drawn
 
 
 def plane(rows: CosineRows) -> NDArray[np.float32]:
