@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sgfd.featureset.neighbours import CosineRows, Matrix
 
-FITTED_ROWS = 2_000  # at most, spread evenly: their plane has 99 % of the best one's spread on Office
+FITTED_ROWS = 2_000  # at most, spread evenly: on Office their plane has 99 % of the best's spread
 SMALL = 64  # rows or columns of which all axes are found at once
 NARROW = 1024  # columns whose products with one another are quickly made
 SPARE, MOST_ROUNDS, SETTLED = 14, 4, 1e-4  # of the search for two axes, to be drawn
