@@ -55,6 +55,14 @@ def save_float64(path):
     np.save(path, np.zeros((5, 4)))
 
 
+def save_a_header_alone(path):
+    """Of 10^15 rows, and five of them."""
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**15, 4)}
+        np.lib.format.write_array_header_1_0(file, header)
+        np.zeros((5, 4), "f4").tofile(file)
+
+
 def save_twice(path):
     table = pq.read_table(path)
     ids = pa.array(["a", "a", "c", "d", "e"])
@@ -279,6 +287,14 @@ HOSTILE = {
         "bytes, not",
     ),
     "objects": (lambda f: replace(f, "image.npy", save_objects), "is no plain .npy file"),
+    "a header of 10^15 rows": (
+        lambda f: replace(f, "image.npy", save_a_header_alone),
+        "is no plain .npy file",
+    ),
+    "more keys than a manifest holds": (
+        lambda f: edit(f, lambda m: m.update({f"key{n}": 0 for n in range(1_100_000)})),
+        "has more than 16777216 bytes",
+    ),
     "another type": (lambda f: replace(f, "image.npy", save_float64), "is float64 (5, 4), not"),
     "another shape": (
         lambda f: edit(f, lambda m: m["modalities"][0].update(dimension=5)),
@@ -652,6 +668,12 @@ def test_a_row_of_zeros_has_no_norm_to_check(compressed_set):
     as_plain(compressed_set)
     save_both(lambda rows: rows[5].fill(0))(compressed_set)
     assert verify(compressed_set) == []
+
+
+def test_a_million_keys_of_a_newer_version_are_passed_over(feature_set):
+    edit(feature_set, lambda m: m.update({f"key{n}": 0 for n in range(10**6)}))
+    assert (feature_set / "manifest.json").stat().st_size > 15 * 10**6
+    assert verify(feature_set) == []
 
 
 def test_a_newer_minor_version_with_more_fields_is_read(feature_set):

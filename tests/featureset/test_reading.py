@@ -135,3 +135,21 @@ def test_verify_finds_a_stray_file(feature_set):
     assert verify(feature_set) == [
         f"{feature_set / 'users.csv'}: is not in the manifest; remove it"
     ]
+
+
+def test_ids_in_other_normal_forms_are_other_items(make_rows_set, tmp_path):
+    """A shop that has both has two items; which it means is not for a reader to guess."""
+    ids = [
+        "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "cafe\N{COMBINING ACUTE ACCENT}",
+        "CAFE",
+        "cafe",
+    ]
+    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
+    make_rows_set(tmp_path / "set", {"image": rows}, ids=ids)
+    assert verify(tmp_path / "set") == []
+    opened = load(tmp_path / "set")
+    assert opened.item_ids.tolist() == ids
+    order = [1, 0, 3, 2]
+    found = opened.align(opened.item_ids[order]).rows
+    assert found.tolist() == order
