@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -126,11 +126,13 @@ def _hashing(opened: FeatureSet) -> Iterator[Callable[[], list[str]]]:
     given_up = threading.Event()
 
     def work() -> None:
-        with suppress(IndexError):  # none is left
-            while not given_up.is_set():
+        while not given_up.is_set():
+            try:
                 name = left.popleft()
-                if _is_changed(opened, given_up, name):
-                    changed.add(name)
+            except IndexError:  # none is left
+                return
+            if _is_changed(opened, given_up, name):
+                changed.add(name)
 
     def found() -> list[str]:
         work()
