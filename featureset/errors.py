@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+GET_AGAIN = "get it again from whoever made it"  # of a file that no one here can mend
+
 
 class FeatureSetError(Exception):
     """A person can act on this: what is wrong, where, and what to do about it."""

@@ -24,7 +24,7 @@ from sgfd.featureset.compression import (
     present_in,
     release_pages,
 )
-from sgfd.featureset.errors import FeatureSetError
+from sgfd.featureset.errors import GET_AGAIN, FeatureSetError
 from sgfd.featureset.manifest import (
     FORMAT_VERSION,
     MANIFEST,
@@ -38,8 +38,6 @@ from sgfd.featureset.neighbours import NEIGHBOUR_SCHEMA
 from sgfd.featureset.places import is_address
 from sgfd.featureset.table import Table, read_texts
 from sgfd.featureset.versions import find, version_of, versioned
-
-_MAKE_AGAIN = "get it again from whoever made it"
 
 
 @dataclass(frozen=True)
@@ -186,11 +184,11 @@ class FeatureSet:
                 tensor = tensors.get(f"{modality.name}.{part}")
                 if tensor is None or tensor.shape != shape or tensor.dtype != np.float32:
                     raise FeatureSetError(
-                        path, f"{modality.name}.{part} is not float32 {shape}", _MAKE_AGAIN
+                        path, f"{modality.name}.{part} is not float32 {shape}", GET_AGAIN
                     )
                 if not np.isfinite(tensor).all() or (part == "scale" and not tensor.all()):
                     what = "is not finite, or divides by 0"
-                    raise FeatureSetError(path, f"{modality.name}.{part} {what}", _MAKE_AGAIN)
+                    raise FeatureSetError(path, f"{modality.name}.{part} {what}", GET_AGAIN)
         return tensors
 
     def embed(
@@ -309,15 +307,15 @@ class FeatureSet:
         try:
             rows = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # a mangled header raises whatever numpy's parser happens to
-            raise FeatureSetError(path, f"is no plain .npy file ({error})", _MAKE_AGAIN) from None
+            raise FeatureSetError(path, f"is no plain .npy file ({error})", GET_AGAIN) from None
         kind, expected = modality.stored_type, (self.n_items, modality.stored_columns)
         if not isinstance(rows, np.memmap):  # a .npz, whatever its name
-            raise FeatureSetError(path, "is no plain .npy file", _MAKE_AGAIN)
+            raise FeatureSetError(path, "is no plain .npy file", GET_AGAIN)
         if not rows.flags.c_contiguous:
-            raise FeatureSetError(path, "is stored by columns, not by rows", _MAKE_AGAIN)
+            raise FeatureSetError(path, "is stored by columns, not by rows", GET_AGAIN)
         if rows.dtype != kind or rows.shape != expected:
             raise FeatureSetError(
-                path, f"is {rows.dtype} {rows.shape}, not {kind} {expected}", _MAKE_AGAIN
+                path, f"is {rows.dtype} {rows.shape}, not {kind} {expected}", GET_AGAIN
             )
         encoding = modality.encoding
         if encoding is None:
@@ -327,7 +325,7 @@ class FeatureSet:
             return open_compressed(modality, rows, tensors.get(encoding.file or "", {}))
         except ValueError as error:
             raise FeatureSetError(
-                self.path / (encoding.file or ""), f"{modality.name}: {error}", _MAKE_AGAIN
+                self.path / (encoding.file or ""), f"{modality.name}: {error}", GET_AGAIN
             ) from None
 
 
@@ -380,7 +378,7 @@ def _read_manifest(path: Path) -> bytes:
         size = file.stat().st_size
         _check_kind(path, MANIFEST)
         if size > MANIFEST_BYTES:
-            raise FeatureSetError(file, f"has more than {MANIFEST_BYTES} bytes", _MAKE_AGAIN)
+            raise FeatureSetError(file, f"has more than {MANIFEST_BYTES} bytes", GET_AGAIN)
         return file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         what = "there is no such folder" if not path.exists() else f"it has no {MANIFEST}"
@@ -403,9 +401,9 @@ def parse_manifest(where: str | Path, content: bytes) -> Manifest:
     try:
         plain = json.loads(content, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise FeatureSetError(where, f"is no JSON ({error})", _MAKE_AGAIN) from None
+        raise FeatureSetError(where, f"is no JSON ({error})", GET_AGAIN) from None
     if not isinstance(plain, dict) or "format_version" not in plain:
-        raise FeatureSetError(where, "is no manifest: format_version is missing", _MAKE_AGAIN)
+        raise FeatureSetError(where, "is no manifest: format_version is missing", GET_AGAIN)
     version = str(plain["format_version"])
     if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
         raise FeatureSetError(
@@ -416,17 +414,17 @@ def parse_manifest(where: str | Path, content: bytes) -> Manifest:
     try:
         json.dumps(plain, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # half of a letter, as "\ud800" is
-        raise FeatureSetError(where, "holds text that is no Unicode", _MAKE_AGAIN) from None
+        raise FeatureSetError(where, "holds text that is no Unicode", GET_AGAIN) from None
     if _is_deeper(plain, MANIFEST_DEPTH):
-        raise FeatureSetError(where, f"nests deeper than {MANIFEST_DEPTH}", _MAKE_AGAIN)
+        raise FeatureSetError(where, f"nests deeper than {MANIFEST_DEPTH}", GET_AGAIN)
     try:
         manifest = Manifest.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise FeatureSetError(where, f"{place}: {first['msg']}", _MAKE_AGAIN) from None
+        raise FeatureSetError(where, f"{place}: {first['msg']}", GET_AGAIN) from None
     if not manifest.files:
-        raise FeatureSetError(where, "files: it names none", _MAKE_AGAIN)
+        raise FeatureSetError(where, "files: it names none", GET_AGAIN)
     return manifest
 
 
@@ -449,26 +447,26 @@ def _is_deeper(value: Any, levels: int) -> bool:
 def _check_size(folder: Path, name: str, expected: int) -> None:
     path = folder / name
     if not path.exists():
-        raise FeatureSetError(path, "is missing", _MAKE_AGAIN)
+        raise FeatureSetError(path, "is missing", GET_AGAIN)
     _check_kind(folder, name)
     if (size := path.stat().st_size) != expected:
-        raise FeatureSetError(path, f"has {size} bytes, not {expected}", _MAKE_AGAIN)
+        raise FeatureSetError(path, f"has {size} bytes, not {expected}", GET_AGAIN)
 
 
 def _check_kind(folder: Path, name: str) -> None:
     """Refuse what a reader would wait for or read on in for ever, and what lies elsewhere."""
     path = folder / name
     if path.is_symlink() and folder.resolve() not in path.resolve().parents:
-        raise FeatureSetError(path, "is a link that leads out of the folder", _MAKE_AGAIN)
+        raise FeatureSetError(path, "is a link that leads out of the folder", GET_AGAIN)
     if not stat.S_ISREG(path.stat().st_mode):
-        raise FeatureSetError(path, "is no regular file", _MAKE_AGAIN)
+        raise FeatureSetError(path, "is no regular file", GET_AGAIN)
 
 
 def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     try:
         return load_tensors(path.read_bytes())
     except (SafetensorError, ValueError, KeyError) as error:
-        raise FeatureSetError(path, f"is no safetensors file ({error})", _MAKE_AGAIN) from None
+        raise FeatureSetError(path, f"is no safetensors file ({error})", GET_AGAIN) from None
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sgfd.featureset.errors import FeatureSetError
+from sgfd.featureset.errors import GET_AGAIN, FeatureSetError
 from sgfd.featureset.pages import unfolded_bytes
 from sgfd.featureset.parquet_end import parquet_end
 
 UNFOLDED_BYTES = 2**26  # that columns may take in memory, however small their file is
 UNFOLDED_SHARE = 64  # and times their file's bytes: a text that is repeated is stored once
 
-_MAKE_AGAIN = "get it again from whoever made it"
 _TEXT_ROWS = 2**20  # of a chunk of texts, which holds 2 GiB at most
 
 
@@ -42,12 +40,7 @@ class Table:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.file.close()
 
     def read(self, wanted: pa.Schema, most_rows: int) -> pa.Table:
@@ -64,7 +57,7 @@ class Table:
         texts = [field.name for field in wanted if field.type == pa.string()]
         if self.end.rows > most_rows:
             what = f"has {self.end.rows} rows, not {most_rows}"
-            raise FeatureSetError(self.path, what, _MAKE_AGAIN)
+            raise FeatureSetError(self.path, what, GET_AGAIN)
         try:
             if self.unfold_absurdly(names):
                 raise self._unfolds()
@@ -82,7 +75,7 @@ class Table:
         for field in wanted:
             if (kind := table[field.name].type) != field.type:
                 what = f"column {field.name} is {kind}, not {field.type}"
-                raise FeatureSetError(self.path, what, _MAKE_AGAIN)
+                raise FeatureSetError(self.path, what, GET_AGAIN)
         return table
 
     def unfold_absurdly(self, names: Sequence[str]) -> bool:
@@ -119,13 +112,11 @@ class Table:
 
     def _unfolds(self) -> FeatureSetError:
         return FeatureSetError(
-            self.path, "its columns unfold into absurdly more than the file", _MAKE_AGAIN
+            self.path, "its columns unfold into absurdly more than the file", GET_AGAIN
         )
 
     def _unreadable(self, error: Exception) -> FeatureSetError:
-        return FeatureSetError(
-            self.path, f"can't be read ({' '.join(str(error).split())})", _MAKE_AGAIN
-        )
+        return FeatureSetError(self.path, f"can't be read ({error})", GET_AGAIN)
 
 
 def read_texts(table: Table, names: Sequence[str], rows: int) -> pa.Table:
@@ -136,9 +127,9 @@ def read_texts(table: Table, names: Sequence[str], rows: int) -> pa.Table:
     """
     found = table.read(pa.schema([(name, pa.string()) for name in names]), rows)
     if len(found) != rows:
-        raise FeatureSetError(table.path, f"{len(found)} rows for {rows} items", _MAKE_AGAIN)
+        raise FeatureSetError(table.path, f"{len(found)} rows for {rows} items", GET_AGAIN)
     if "item_id" in names:
         ids = found["item_id"]
         if ids.null_count or len(pc.unique(ids)) != rows:
-            raise FeatureSetError(table.path, "item ids are not unique", _MAKE_AGAIN)
+            raise FeatureSetError(table.path, "item ids are not unique", GET_AGAIN)
     return found
