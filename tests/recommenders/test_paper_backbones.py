@@ -177,10 +177,10 @@ def test_maml_is_its_formula(inputs, with_features, monkeypatch):
 
     def projected(i):
         f = content[i]
-        for at, width in ((0, 256), (3, 128), (6, 128)):  # each with LeakyReLU and dropout
+        for at, width in enumerate((256, 128, 128)):  # each with LeakyReLU and dropout
             f = functional.leaky_relu(model.projection[at](f))
             assert f.shape == (width,)
-        f = model.projection[9](f)
+        f = model.projection[3](f)
         return f / f.norm().clamp(min=1)
 
     def distance(u, i):
@@ -217,12 +217,22 @@ def test_maml_is_its_formula(inputs, with_features, monkeypatch):
         torch.testing.assert_close(got, -table, rtol=1e-4, atol=1e-5)
 
 
+def test_mamls_distance_has_the_gradient_of_finite_differences():
+    torch.manual_seed(0)
+    shapes = ((3, 2, 6), (3, 2), (3, 2, 4), (6,), (4, 6), (4,))
+    first, squares, *rest = (torch.randn(*shape, dtype=torch.float64) for shape in shapes)
+    arguments = [x.requires_grad_() for x in (first, 0.1 + squares.square(), *rest)]
+    assert torch.autograd.gradcheck(maml.attentive_distance, arguments)
+    nowhere = arguments[0].detach() * 0, arguments[1].detach() * 0, *arguments[2:]
+    assert torch.isfinite(maml.attentive_distance(*nowhere)).all()
+
+
 def test_mamls_attention_can_be_left_as_it_starts(inputs):
     model = MAML(inputs, MAMLSettings(embedding_dim=4, sampled=3, train_attention=False))
     torch.nn.init.normal_(model.users.weight, std=0.4)
     torch.stack(list(model.loss(make_batch(inputs, 3)).values())).sum().backward()
     reached = {name for name, weight in model.named_parameters() if weight.grad is not None}
-    networks = {f"projection.{at}.{part}" for at in (0, 3, 6, 9) for part in ("weight", "bias")}
+    networks = {f"projection.{at}.{part}" for at in range(4) for part in ("weight", "bias")}
     assert reached == {"users.weight", "items.weight"} | networks
 
 
