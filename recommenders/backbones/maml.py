@@ -159,22 +159,28 @@ class MAML(Backbone):
         """Minus the distances of users (B,) to items (B, C), or to all items (I,)."""
         content = self._projected(self.content, self.has_content)
         from_users, user_squares = self._inward_user(self.users(users))
-        from_items, item_squares = self._inward_item(self.items.weight, content)
-        n_items = items.shape[-1]
+        of_items: tuple[Tensor, ...] = (
+            self.items.weight,
+            *self._inward_item(self.items.weight, content),
+        )
+        same_for_all, n_items = items.dim() == 1, items.shape[-1]
+        if same_for_all:
+            of_items = tuple(rows[items] for rows in of_items)
         width = max(1, min(PAIRS_A_SLICE, n_items))
         size = PAIRS_A_SLICE // width
         scores = from_users.new_empty(len(users), n_items)
         for row, column in product(range(0, len(users), size), range(0, n_items, width)):
             part, columns = slice(row, row + size), slice(column, column + width)
-            item = items[columns] if items.dim() == 1 else items[part, columns]
+            chosen = columns if same_for_all else items[part, columns]
+            item, from_item, item_squares = (rows[chosen] for rows in of_items)
             _, logits = _attention(
-                from_users[part][:, None] + from_items[item],
-                (user_squares[part][:, None] + item_squares[item]).clamp(min=LEAST_SQUARES).rsqrt(),
+                from_users[part][:, None] + from_item,
+                (user_squares[part][:, None] + item_squares).clamp(min=LEAST_SQUARES).rsqrt(),
                 self.inward.bias,
                 self.outward.weight,
                 self.outward.bias,
             )
-            apart = self.users(users[part])[:, None] - self.items(item)
+            apart = self.users(users[part])[:, None] - item
             apart *= logits.softmax(dim=2)
             scores[part, columns] = -torch.linalg.vecdot(apart, apart)
         return scores * self.settings.embedding_dim**2
