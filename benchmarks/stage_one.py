@@ -33,6 +33,7 @@ from sgfd.distill.sgfd_plus import Profiles, SGFDPlus
 from sgfd.distill.training import Trainable, shuffled
 from sgfd.jobs import keep_freed_memory, peak_memory_bytes, use_threads
 
+WITHOUT_DROPOUT = {"dropout": 0.0, "modality_dropout": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "sgfd": {},
     "sgfd-plus": {},
@@ -40,6 +41,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "with structure": {"structure_weight": 1.0},
     "with semantic": {"semantic_weight": 0.1},
     "structure alone": {"interaction_weight": 0.0, "structure_weight": 1.0},
+    "512 candidates": {"candidates": 512},
+    "1,024 users": {"batch_size": 1024},
+    "2,048 users": {"batch_size": 2048},
+    "2,048, not nested": {"batch_size": 2048, "nested": False},
+    "and no dropout": WITHOUT_DROPOUT | {"batch_size": 2048, "nested": False},
 }
 
 
