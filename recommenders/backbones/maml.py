@@ -207,7 +207,8 @@ class MAML(Backbone):
         for layer in hidden:
             content = functional.leaky_relu(layer(content))
             if self.training and self.settings.dropout:
-                # A third of the time of torch's own dropout on a CPU.
+                # A third of the time of torch's own dropout on a CPU. An item that is in a batch
+                # more than once is dropped alike.
                 kept = torch.rand_like(content) >= self.settings.dropout
                 content = content * (kept / (1 - self.settings.dropout))
         projected = last(content)
