@@ -9,13 +9,11 @@ from sgfd.recommenders.comparison.grid import (
     baseline_of,
     compared,
     label_features,
-    name_of,
-    plan,
     protocols_of,
-    run_grid,
 )
 from sgfd.recommenders.comparison.report import write_report
 from sgfd.recommenders.comparison.results import Cell, CellResult, ComparedFeatures, Comparison
+from sgfd.recommenders.comparison.running import name_of, plan, run_grid
 from sgfd.recommenders.comparison.statistics import Contrast, check_metrics, contrasts
 from sgfd.recommenders.comparison.summary import in_words
 

@@ -18,17 +18,9 @@ from sgfd.distill import distill
 from sgfd.featureset import FeatureSetError
 from sgfd.jobs import JobError, locked
 from sgfd.recommenders import find_backbone
-from sgfd.recommenders.comparison import ComparedFeatures, Comparison, compare, contrasts
-from sgfd.recommenders.comparison import grid as grid_module
-from sgfd.recommenders.comparison.grid import (
-    Grid,
-    compared,
-    in_words,
-    label_features,
-    name_of,
-    plan,
-    run_grid,
-)
+from sgfd.recommenders.comparison import ComparedFeatures, Comparison, compare, contrasts, running
+from sgfd.recommenders.comparison.grid import Grid, compared, label_features
+from sgfd.recommenders.comparison.running import duration, name_of, plan, run_grid
 from sgfd.recommenders.comparison.summary import split_words
 from sgfd.recommenders.run_folder import load_run
 
@@ -176,7 +168,7 @@ def test_rows_that_changed_under_their_manifest_are_refused_not_mixed(tmp_path, 
     with pytest.raises(FeatureSetError, match=r"image.npy: sha256 is not the manifest's"):
         run_grid(more, tmp_path / "c", jobs=1)
     # While cells are at work: each looks for itself.
-    monkeypatch.setattr(grid_module, "refuse_changed", lambda features: None)
+    monkeypatch.setattr(running, "refuse_changed", lambda features: None)
     errors = [r.error for r in run_grid(more, tmp_path / "c", jobs=1) if r.cell.features == "pca"]
     assert errors[0] is None and "sha256 is not the manifest's" in errors[1]
 
@@ -474,7 +466,7 @@ def test_a_killed_comparison_takes_its_cells_with_it(start, tmp_path):
 
 
 def test_times_are_told_in_words():
-    assert [in_words(seconds) for seconds in (3, 99, 300, 12_600)] == [
+    assert [duration(seconds) for seconds in (3, 99, 300, 12_600)] == [
         "3 s",
         "99 s",
         "5 min",
