@@ -22,9 +22,7 @@ from sgfd.recommenders.comparison.results import (
     Comparison,
     Unanswered,
 )
-from sgfd.recommenders.comparison.tuned import (
-    Pair,
-)
+from sgfd.recommenders.comparison.tuned import Pair
 from sgfd.recommenders.preparation import settings_of
 from sgfd.recommenders.protocols import SplitSets, split_interactions, users_to_judge
 from sgfd.recommenders.provenance import what_features_saw
