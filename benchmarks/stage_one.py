@@ -33,7 +33,6 @@ from sgfd.distill.sgfd_plus import Profiles, SGFDPlus
 from sgfd.distill.training import Trainable, shuffled
 from sgfd.jobs import keep_freed_memory, peak_memory_bytes, use_threads
 
-WITHOUT_DROPOUT = {"dropout": 0.0, "modality_dropout": 0.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "sgfd": {},
     "sgfd-plus": {},
@@ -45,7 +44,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "1,024 users": {"batch_size": 1024},
     "2,048 users": {"batch_size": 2048},
     "2,048, not nested": {"batch_size": 2048, "nested": False},
-    "and no dropout": WITHOUT_DROPOUT | {"batch_size": 2048, "nested": False},
+    "and no dropout": {
+        "batch_size": 2048,
+        "nested": False,
+        "dropout": 0.0,
+        "modality_dropout": 0.0,
+    },
 }
 
 
