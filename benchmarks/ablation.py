@@ -24,6 +24,7 @@ from typing import Any
 
 import mlp_student
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from sgfd import featureset
@@ -192,10 +193,13 @@ def difference(own: list[Judged], base: list[Judged]) -> str:
         a, b = UserFigures(["recall@20"], one.part).paired(one.runs, other.runs, "recall@20")
         return f"{text} (p {p_text(paired_difference(a - b).p_value)})"
     # A fifth (of the items, or of each user's) is held out, and a tenth of the others as valid.
-    test_to_training = 0.2 / (0.8 * 0.9)
+    return f"{text} (p {p_text(resampled_p_value(d, test_to_training=0.2 / (0.8 * 0.9)))})"
+
+
+def resampled_p_value(d: NDArray[np.float64], test_to_training: float) -> float:
+    """Of the corrected resampled t-test, for the differences of one split each."""
     error = np.sqrt((1 / len(d) + test_to_training) * d.var(ddof=1))
-    p = 2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1) if error else float(d.mean() == 0)
-    return f"{text} (p {p_text(p)})"
+    return float(2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1) if error else d.mean() == 0)
 
 
 if __name__ == "__main__":
