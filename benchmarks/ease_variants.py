@@ -3,8 +3,8 @@
     python benchmarks/ease_variants.py --dataset ../shared/data/office
 
 Judged on the valid parts of `--splits` random splits, with `sgfd-plus` made anew on the training
-part of each; their test parts are not looked at. p-values, against EASE as it is, are of the corrected resampled t-test over the splits (see
-`ablation.py`), not corrected for their number.
+part of each; their test parts are not looked at. p-values, against EASE as it is, are of the
+corrected resampled t-test over the splits (see `ablation.py`), not corrected for their number.
 
 With G = A' D^-a A / g the co-interactions, K the kernel of the features and r_u a user's training
 items, EASE is r_u B, B = I - P diag(P)^-1, P = (G + content_weight K + regularization I)^-1 (see
@@ -84,7 +84,8 @@ def variants(a: csr_array, cosines: dict[str, Matrix]) -> Iterator[tuple[str, Ma
     """By name, the scores (U, I).
 
     Args:
-        a: training interactions (U, I). cosines: of the items (M, I, I), M modalities, by feature set.
+        a: training interactions (U, I).
+        cosines: of the items by each of M modalities (M, I, I), for each feature set.
     """
     distilled = cosines[str(SGFDPlusSettings().dimension)]
     own, g, k = distilled.mean(axis=0), co_interactions(a), kernel(distilled)
