@@ -99,11 +99,13 @@ def variants(
     items = np.arange(catalog.n_items)
     u = rows.read_all(items).numpy().astype(np.float64)
     seen = known.items
-    c = co_interactions(known)
+    c, linear = co_interactions(known), smoother(u, seen, SETTINGS.ridge)
 
-    def of(c: Matrix, smooth: Matrix | None = None, content: Matrix = u) -> Vectors:
-        smooth = smoother(content, seen, SETTINGS.ridge) if smooth is None else smooth
+    def of(c: Matrix, smooth: Matrix = linear, content: Matrix = u) -> Vectors:
         return table(leading_directions(c[np.ix_(seen, seen)], smooth, content))
+
+    def of_content(content: Matrix) -> Vectors:
+        return of(c, smoother(content, seen, SETTINGS.ridge), content)
 
     for power in (0.0, 0.25):
         yield f"C's items by degree^-{power:g}, not -0.5", of(co_interactions(known, power))
@@ -118,24 +120,20 @@ def variants(
     yield "ridge that heeds an item by degree^0.5", of(c, by_degree)
     if len(rows.widths) == 2 and not all(f.present.all() for f in catalog.features.values()):
         filled = lacking_predicted(u, rows.widths[0])
-        yield "a lacking modality predicted from the other", of(c, content=filled)
-    yield "one more column: popularity, predicted", table(with_popularity(u, weight, known))
+        yield "a lacking modality predicted from the other", of_content(filled)
+    own = unit(u @ weight.numpy().T)
+    yield "one more column: popularity, predicted", table(with_popularity(own, u, known))
     if catalog.labels is not None:
-        labelled = with_labels(u, catalog.labels)
-        yield "labels beside the content", of(c, content=labelled)
+        yield "labels beside the content", of_content(with_labels(u, catalog.labels))
     for scale in (0.7, 1.0):
         kernel = np.exp((u @ u.T - 1) / scale**2)
-        values = scipy.linalg.cho_factor(
-            kernel[np.ix_(seen, seen)] + KERNEL_RIDGE * np.eye(len(seen))
-        )
-        yield (
-            f"Gaussian kernel, scale {scale:g}",
-            of(c, scipy.linalg.cho_solve(values, kernel[seen]).T),
-        )
+        among = kernel[np.ix_(seen, seen)] + KERNEL_RIDGE * np.eye(len(seen))
+        smooth = scipy.linalg.solve(among, kernel[seen], assume_a="pos").T
+        yield f"Gaussian kernel, scale {scale:g}", of(c, smooth)
     for name, read, size in (
         ("the content", u, 1024),
         ("the content", u, 2048),
-        ("the closed form", unit(u @ weight.numpy().T), 1024),
+        ("the closed form", own, 1024),
     ):
         waves = random_waves(read, size)
         yield f"{size} random waves of {name}", of(c, smoother(waves, seen, KERNEL_RIDGE))
@@ -198,14 +196,14 @@ def lacking_predicted(u: Matrix, width: int) -> Matrix:
     return unit(np.hstack(parts))
 
 
-def with_popularity(u: Matrix, weight: torch.Tensor, known: TrainingPairs) -> Matrix:
-    """The closed form's unit vectors, and 0.1 exp(p), p the log degree that content predicts."""
+def with_popularity(vectors: Matrix, u: Matrix, known: TrainingPairs) -> Matrix:
+    """The vectors, and 0.1 exp(p), p the log degree that content predicts."""
     seen = known.items
     wanted = np.log1p(known.item_degrees[seen])
     wanted = (wanted - wanted.mean()) / wanted.std()
     gram = u[seen].T @ u[seen] + 10 * SETTINGS.ridge * np.eye(u.shape[1])
     predicted = u @ scipy.linalg.solve(gram, u[seen].T @ wanted, assume_a="pos")
-    return np.column_stack([unit(u @ weight.numpy().T), 0.1 * np.exp(predicted)])
+    return np.column_stack([vectors, 0.1 * np.exp(predicted)])
 
 
 def with_labels(u: Matrix, labels: NDArray[np.int64]) -> Matrix:

@@ -9,7 +9,8 @@ corrected resampled t-test over the splits (see `ablation.py`), not corrected fo
 With G = A' D^-a A / g the co-interactions, K the kernel of the features and r_u a user's training
 items, EASE is r_u B, B = I - P diag(P)^-1, P = (G + content_weight K + regularization I)^-1 (see
 `recommenders/backbones/ease.py`). A variant has another K, another penalty, or adds something to
-r_u B, of a quarter of its size by the root of the mean square of the scores.
+r_u B, of a quarter of its size by the root of the mean square of the scores; it has the one size
+that is named, and all else as EASE has it: none is tuned.
 """
 
 import argparse
@@ -103,7 +104,8 @@ def variants(a: csr_array, cosines: dict[str, Matrix]) -> Iterator[tuple[str, Ma
     yield "kernel of the 10 nearest alone", a @ ease(g, nearest(own, k) + np.eye(len(k)))
     for share in (0.1, 0.3):
         yield f"dropout of {share:g}, in closed form (EDLAE)", a @ ease(g, k, dropout=share)
-    yield "no zero diagonal", a @ np.linalg.solve(penalised(g, k), g)
+    reproduced = g + SETTINGS.content_weight * k
+    yield "no zero diagonal", a @ np.linalg.solve(penalised(g, k), reproduced)
     yield "popularity^-0.2 of what is scored", scores * popularity(a) ** -0.2
     yield "popularity^0.2 of what is scored", scores * popularity(a) ** 0.2
     yield "popularity^-0.2 of the history", (a @ diags_array(popularity(a) ** -0.2)) @ plain
