@@ -110,11 +110,11 @@ def lock_folder(folder: Path) -> int | None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = try_lock(folder / LOCK)
-        except FileNotFoundError:
+        except (FileExistsError, FileNotFoundError):
             attempts += 1
             if attempts == MOST_ATTEMPTS:
                 raise  # it can't be made at all
-            continue  # its holder removed the folder between our two calls
+            continue  # its holder removed the folder between two of our calls, mkdir's own included
         if lock is None or _is_at(lock, folder / LOCK):
             return lock
         os.close(lock)

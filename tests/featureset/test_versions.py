@@ -9,7 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from sgfd.featureset import FeatureSetError, inventory, lineage, load, push, verify, version_of
+from sgfd.featureset import (
+    FeatureSetError,
+    inventory,
+    lineage,
+    load,
+    lock_folder,
+    push,
+    verify,
+    version_of,
+)
 from sgfd.featureset.sharing import in_silence
 
 inventory_module = sys.modules["sgfd.featureset.inventory"]
@@ -115,6 +124,36 @@ def test_a_pointer_to_anything_else_is_refused(root, content):
     (root / "office@latest").write_bytes(content)
     with pytest.raises(FeatureSetError, match="is no sha256 of a manifest"):
         load(root / "office@latest")
+
+
+def test_a_folder_that_its_holders_remove_can_be_locked_at_any_moment(tmp_path):
+    folder, wrong, locked = tmp_path / ".office@latest.partial", [], []
+
+    def write():
+        for _ in range(400):
+            try:
+                lock = lock_folder(folder)
+            except OSError as error:
+                wrong.append(error)
+                continue
+            if lock is not None:
+                locked.append(lock)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+    threads = [threading.Thread(target=write) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert locked
+    assert not wrong
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_at_last(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        lock_folder(tmp_path / "file")
 
 
 def test_of_several_writers_one_wins_and_the_others_are_told(tmp_path, make):
