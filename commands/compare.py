@@ -137,16 +137,19 @@ def compare(
     ]
     options: dict[str, Any] = {"split_seed": split_seed, "device": device}
     # Only what differs from the defaults: it tells comparisons apart.
-    if split != "given":
-        options["split"] = split
-    if feature_scale != "entry":
-        options["feature_scale"] = feature_scale
-    if min_coverage != 0.95:
-        options["min_coverage"] = min_coverage
-    if dimension is not None:
-        options["dimension"] = dimension
-    if trust_features:
-        options["trust_features"] = True
+    chosen = {
+        "split": split,
+        "feature_scale": feature_scale,
+        "min_coverage": min_coverage,
+        "dimension": dimension,
+        "trust_features": trust_features,
+    }
+    defaults = {each.name: each.default for each in click.get_current_context().command.params}
+    options |= {
+        name: value
+        for name, value in chosen.items()
+        if value is not None and value != defaults[name]
+    }
     if judge_users is not None:
         options["judge_users"] = read_ids(judge_users)
     grid = comparison.Grid(

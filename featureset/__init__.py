@@ -40,7 +40,7 @@ from sgfd.featureset.publish import (
     try_lock,
     write_file,
 )
-from sgfd.featureset.reading import Alignment, FeatureSet, load
+from sgfd.featureset.reading import MIN_COVERAGE, Alignment, FeatureSet, load
 from sgfd.featureset.sharing import Shared, inventory_at, pull, push
 from sgfd.featureset.signature import check_signature_of, sign
 from sgfd.featureset.verification import Catalogue, other_rows, refuse_changed, verify
@@ -52,6 +52,7 @@ __all__ = [
     "FORMAT_VERSION",
     "KINDS",
     "MANIFEST",
+    "MIN_COVERAGE",
     "STUDENT",
     "Alignment",
     "Catalogue",

@@ -39,6 +39,8 @@ from sgfd.featureset.places import is_address
 from sgfd.featureset.table import Table, read_texts
 from sgfd.featureset.versions import find, version_of, versioned
 
+MIN_COVERAGE = 0.95  # least share of a catalogue's items that a set must know
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -273,7 +275,7 @@ class FeatureSet:
             f"choose {' or '.join(self.modalities)}",
         )
 
-    def align(self, item_ids: NDArray[np.object_], min_coverage: float = 0.95) -> Alignment:
+    def align(self, item_ids: NDArray[np.object_], min_coverage: float = MIN_COVERAGE) -> Alignment:
         """Find the rows of a data set's items, whatever their number and order.
 
         Raises:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sgfd.dataset import Dataset, Feature, Protocol, Split, check_division
-from sgfd.featureset import FeatureSet
+from sgfd.featureset import MIN_COVERAGE, FeatureSet
 from sgfd.jobs import (
     JobError,
     keep_freed_memory,
@@ -93,7 +93,7 @@ def prepare(
     split_seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
-    min_coverage: float = 0.95,
+    min_coverage: float = MIN_COVERAGE,
     feature_scale: FeatureScale = "entry",
     modalities: Sequence[str] | None = None,
     dimension: int | None = None,

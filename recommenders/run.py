@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sgfd.dataset import Dataset, Protocol, Split
-from sgfd.featureset import FeatureSet
+from sgfd.featureset import MIN_COVERAGE, FeatureSet
 from sgfd.jobs import MOST_SEED, JobError, WorkFolder, peak_memory_bytes, whole_number
 from sgfd.recommenders.backbone import Backbone, BackboneSettings
 from sgfd.recommenders.inputs import FeatureScale
@@ -39,7 +39,7 @@ def train(
     split_seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
-    min_coverage: float = 0.95,
+    min_coverage: float = MIN_COVERAGE,
     feature_scale: FeatureScale = "entry",
     modalities: Sequence[str] | None = None,
     dimension: int | None = None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sgfd.dataset import Dataset, Protocol, Split
-from sgfd.featureset import FeatureSet
+from sgfd.featureset import MIN_COVERAGE, FeatureSet
 from sgfd.jobs import JobError, usable_cores, usable_memory
 from sgfd.recommenders.backbone import BackboneSettings
 from sgfd.recommenders.backbones import find_backbone
@@ -88,7 +88,7 @@ class Grid:
         assert self.dataset.interactions is not None
         for features in filter(None, self.features.values()):
             features.align(
-                self.dataset.interactions.items.ids, self.options.get("min_coverage", 0.95)
+                self.dataset.interactions.items.ids, self.options.get("min_coverage", MIN_COVERAGE)
             )
             if (dimension := self.options.get("dimension")) is not None:
                 for name in features.manifest.usual_modalities:
