@@ -69,7 +69,7 @@ def main() -> None:
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 128 + signal.SIGPIPE  # as of a program that a closed pipe ends: not all was told
     except Exception as error:
         if "PIPELINE_DEBUG" in os.environ:
             raise

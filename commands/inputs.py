@@ -207,8 +207,8 @@ def runs_made_with(
         try:
             features = json.loads(record.read_bytes())["features"]
             made_with = features is not None and features["manifest_sha256"] == manifest_sha256
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # no record of a run
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # no record of a run, or none that we may read
         if made_with:
             found.append(str(record.parent))
     return found

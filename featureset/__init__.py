@@ -37,6 +37,7 @@ from sgfd.featureset.publish import (
     lock_folder,
     partial_folder,
     publish_folder,
+    remove_locked,
     try_lock,
     write_file,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "pull",
     "push",
     "refuse_changed",
+    "remove_locked",
     "sign",
     "try_lock",
     "verify",

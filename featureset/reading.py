@@ -115,7 +115,18 @@ class FeatureSet:
     def _texts(self, name: str) -> NDArray[np.object_]:
         with Table(self.path / TABLE) as table:
             column = read_texts(table, [name], self.n_items)[name]
+        self._refuse_replaced()
         return np.array(column.to_pylist(), dtype=object)
+
+    def _refuse_replaced(self) -> None:
+        """Refuse what was just read from the folder, where another set is in it by now.
+
+        The rows are those that were mapped when it was opened.
+        """
+        if hashlib.sha256(_read_manifest(self.path)).hexdigest() != self.manifest_sha256:
+            raise FeatureSetError(
+                self.path, "was replaced by another set while it was in use", "begin anew"
+            )
 
     def present(self, modality: str) -> NDArray[np.bool_]:
         """Which items have the modality, bool (n,)."""
@@ -163,7 +174,9 @@ class FeatureSet:
             )
         most_rows = self.n_items * min(record.k, self.n_items)
         with Table(self.path / record.file) as table:
-            return table.read(NEIGHBOUR_SCHEMA, most_rows)
+            neighbours = table.read(NEIGHBOUR_SCHEMA, most_rows)
+        self._refuse_replaced()
+        return neighbours
 
     def student(self) -> dict[str, NDArray[np.float32]]:
         """The student's tensors: `{modality}.weight | bias | mean | scale`.
@@ -179,6 +192,7 @@ class FeatureSet:
             raise FeatureSetError(self.path, "has no student", "choose one made by distillation")
         path = self.path / self.manifest.student.file
         tensors = _read_tensors(path)
+        self._refuse_replaced()
         for modality in self.manifest.layers:
             d, source = modality.dimension, modality.source_dimension
             shapes = {"weight": (d, source), "bias": (d,), "mean": (source,), "scale": (source,)}
@@ -358,7 +372,7 @@ def _load_folder(path: Path) -> FeatureSet:
         before = folder_state(path)
         try:
             opened, error = FeatureSet(path), None
-        except FeatureSetError as failure:
+        except (FeatureSetError, OSError) as failure:  # a file may vanish as it is opened
             opened, error = None, failure
         if folder_state(path) != before:
             continue  # another set was put in its place meanwhile: look at that one

@@ -34,7 +34,13 @@ from sgfd.featureset.manifest import (
     is_name,
 )
 from sgfd.featureset.places import HTTP, HUB, Advance, Folder, place_at, refuse_twin, taken
-from sgfd.featureset.publish import partial_folder, publish_folder, unwritable, write_file
+from sgfd.featureset.publish import (
+    partial_folder,
+    publish_folder,
+    remove_locked,
+    unwritable,
+    write_file,
+)
 from sgfd.featureset.reading import FeatureSet, folder_state, parse_manifest
 from sgfd.featureset.signature import check_signature, signature_in
 from sgfd.featureset.verification import changed_files, verify
@@ -286,7 +292,7 @@ def _land(
         raise FeatureSetError(target, "is a link", "remove it")
     with partial_folder(target) as partial:
         if target.exists():
-            shutil.rmtree(partial)  # whatever is there now, nothing more comes
+            remove_locked(partial)  # whatever is there now, nothing more comes
             _check_same(target, content)
             there = Folder.local(target)
             signature = _signature_to_put(content.signature, there, replace_signature)
@@ -307,7 +313,7 @@ def _land(
                 entry.chmod(0o444)
         FeatureSet(result)  # of the shapes that the manifest says, before anybody sees it
         publish_folder(result, target)
-        shutil.rmtree(partial)
+        remove_locked(partial)
         return True
 
 
@@ -337,6 +343,8 @@ def _receive_whole(
     if begun > record.bytes:
         path.unlink()
         begun = 0
+    elif begun < record.bytes and path.exists():
+        path.chmod(0o644)  # of a shorter file that was whole, in a push that was given up
     advance(begun)
     while True:
         path.touch()

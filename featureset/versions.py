@@ -11,13 +11,12 @@ names are used in a folder, in an object store and behind a web server.
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from sgfd.featureset.errors import FeatureSetError
-from sgfd.featureset.publish import lock_folder, write_file
+from sgfd.featureset.publish import lock_folder, remove_locked, write_file
 
 LATEST = "latest"
 VERSION_DIGITS = 16  # of a manifest's sha256, in a folder's name
@@ -151,5 +150,5 @@ def _held(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_locked(folder)
         os.close(lock)

@@ -37,7 +37,7 @@ def progress(total: int, label: str) -> Iterator[Advance]:
     if _hidden:
         yield lambda steps=1, **figures: None
         return
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield _lines(total, label)
         return
     from rich.console import Console

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from sgfd.featureset import write_file
 from sgfd.jobs.errors import JobError
@@ -55,6 +56,9 @@ class Trial:
     seconds: float
     scores: list[float] = field(default_factory=list)
     error: str | None = None
+
+
+_TRIAL = TypeAdapter(Trial)
 
 
 def searched(
@@ -136,11 +140,18 @@ def read_trials(folder: Path) -> list[Trial]:
         return []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        return [Trial(**json.loads(line)) for line in lines]
-    except (ValueError, TypeError) as error:
+        return [_trial(line) for line in lines]
+    except ValueError as error:
         raise JobError(
             path, f"can't be read ({error})", "delete the folder, or choose another --name"
         ) from None
+
+
+def _trial(line: str) -> Trial:
+    trial = _TRIAL.validate_json(line)
+    if (trial.recall is None) != (trial.state == "failed"):
+        raise ValueError(f"trial {trial.number}, {trial.state}, has the recall {trial.recall}")
+    return trial
 
 
 def _write_trials(done: Sequence[Trial], folder: Path) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sgfd.featureset import lock_folder, publish_folder, try_lock, write_file
+from sgfd.featureset import lock_folder, publish_folder, remove_locked, try_lock, write_file
 from sgfd.jobs.checkpoint import Checkpoint
 from sgfd.jobs.errors import JobError
 from sgfd.jobs.full_disk import disk_is_full, no_room, room_in
@@ -155,8 +155,8 @@ class WorkFolder:
     def publish(self) -> Path:
         """Make `result` the target by one rename and remove the rest of the work."""
         publish_folder(self.result, self.target, self.overwrite)
-        shutil.rmtree(self.folder)
-        self._published = True  # from here on a folder of that name is another process's
+        self._published = True
+        remove_locked(self.folder)  # from here on a folder of that name is another process's
         return self.target
 
     def _acquire(self) -> int:
@@ -180,8 +180,10 @@ class WorkFolder:
     def _leave(self) -> None:
         """Let go of the folder; of unfinished work, a next run can use the checkpoints alone."""
         if not self._published:
-            useless = self.result if self._checkpoints() else self.folder
-            shutil.rmtree(useless, ignore_errors=True)
+            if self._checkpoints():
+                shutil.rmtree(self.result, ignore_errors=True)
+            else:
+                remove_locked(self.folder)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -1,7 +1,6 @@
 """Recommending for people: lists for a user, items near an item, lists for everybody."""
 
 import difflib
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sgfd.featureset import partial_folder
+from sgfd.featureset import partial_folder, remove_locked
 from sgfd.jobs import JobError, room_in, whole_number
 from sgfd.recommenders.evaluation import Scores
 from sgfd.recommenders.item_sets import Indices, ItemSets
@@ -100,7 +99,7 @@ def write_recommendations(
             write_lists(run, partial / path.name, k, candidates, leave_out_test=leave_out_test)
             (partial / path.name).replace(path)
         finally:
-            shutil.rmtree(partial)
+            remove_locked(partial)
     return path
 
 

@@ -147,7 +147,16 @@ class Run:
 
     @property
     def settings(self) -> BackboneSettings:
-        return find_backbone(self.record["backbone"]).Settings(**self.record["settings"])
+        kind = find_backbone(self.record["backbone"])
+        try:
+            return kind.Settings(**self.record["settings"])
+        except ValidationError as error:
+            wrong = ", ".join(str(each["loc"][0]) for each in error.errors() if each["loc"])
+            raise JobError(
+                self.folder / RECORD,
+                f"holds settings that {kind.__name__} does not take ({wrong})",
+                "train the run again, or use the version of it that trained it",
+            ) from None
 
     @cached_property
     def model(self) -> Backbone:

@@ -13,7 +13,7 @@ from sgfd.featureset.formats.mmrec import write_mmrec
 from sgfd.featureset.formats.plain import write_numpy, write_safetensors
 from sgfd.featureset.formats.recbole import write_recbole
 from sgfd.featureset.formats.rows import Advance, ExportedRows
-from sgfd.featureset.publish import partial_folder, publish_folder
+from sgfd.featureset.publish import partial_folder, publish_folder, remove_locked
 from sgfd.featureset.reading import FeatureSet
 
 RECORD = "export.json"  # what was exported; only a folder with one is ever replaced
@@ -80,7 +80,7 @@ def export(
             files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
             publish_folder(folder, target, overwrite)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_locked(partial)
     return files
 
 

@@ -13,7 +13,7 @@ from sgfd.recommenders.comparison.grid import (
 )
 from sgfd.recommenders.comparison.report import write_report
 from sgfd.recommenders.comparison.results import Cell, CellResult, ComparedFeatures, Comparison
-from sgfd.recommenders.comparison.running import name_of, plan, run_grid
+from sgfd.recommenders.comparison.running import name_of, plan, ran_grid, run_grid
 from sgfd.recommenders.comparison.statistics import Contrast, check_metrics, contrasts
 from sgfd.recommenders.comparison.summary import in_words
 
@@ -58,8 +58,8 @@ def compare(
     held_against = baseline_of(grid, baseline)
     jobs = whole_number("jobs", jobs, least=1)
     check_metrics(metrics)
-    with room_in(folder):
-        found = compared(grid, run_grid(grid, folder, jobs, threads), command, held_against)
+    with room_in(folder), ran_grid(grid, folder, jobs, threads) as results:
+        found = compared(grid, results, command, held_against)
         differences = contrasts(found, metrics)
         write_report(found, differences, folder)
     return found, differences

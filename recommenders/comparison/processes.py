@@ -5,10 +5,12 @@ import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -22,6 +24,7 @@ from sgfd.recommenders.comparison.tuned import search_one
 from sgfd.recommenders.run import train
 
 LOOK_EVERY = 0.2  # seconds between two looks for Ctrl-C
+MOST_SAID = 4_000  # letters of an error that are told; a file has all
 STOPPED = 130  # exit code of a process that wrote its checkpoint and stopped
 
 
@@ -61,6 +64,7 @@ def run_processes(tasks: dict[str, Task], jobs: int) -> Iterator[tuple[str, str 
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    _start_server()
     waiting = iter(tasks.items())
     at_work: dict[int, tuple[str, ForkServerProcess, Connection]] = {}
 
@@ -95,8 +99,30 @@ def run_processes(tasks: dict[str, Task], jobs: int) -> Iterator[tuple[str, str 
                 process.join()
 
 
+def _start_server() -> None:
+    """Start the server that processes are forked from, so that Ctrl-C does not reach it.
+
+    It ignores that only once it has imported everything, which takes seconds.
+
+    Raises:
+        JobError: its socket has no place.
+    """
+    resource_tracker.ensure_running()  # first: it lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        raise JobError(
+            tempfile.gettempdir(),
+            f"no process can be started by way of it ({error})",
+            "set TMPDIR to a folder with a shorter path that you may write to",
+        ) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _error_of(process: ForkServerProcess, receive: Connection) -> str | None:
-    with contextlib.suppress(EOFError):  # it ended without a word
+    with contextlib.suppress(EOFError, OSError):  # it ended without a word, or amidst one
         error: str | None = receive.recv()
         return error
     code = process.exitcode or 0
@@ -135,7 +161,9 @@ def _work(task: Task, send: Connection) -> None:
     except Exception as error:
         line = " ".join(str(error).split())
         text = line if hasattr(error, "remedy") else f"{type(error).__name__}: {line}"
-        send.send(text)  # first: on a full disk the file below can't be written
+        # First, as on a full disk the file can't be written. It is read once we have ended, so
+        # that it must fit the pipe.
+        send.send(text[:MOST_SAID])
         said = task.failures / f"{multiprocessing.current_process().name}.txt"
         with contextlib.suppress(OSError):
             said.write_text(f"{text}\n\n{traceback.format_exc()}", encoding="utf-8")

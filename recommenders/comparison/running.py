@@ -11,6 +11,7 @@ A cell that is there is not run again, so the same call goes on after a kill, an
 backbones, features or seeds adds to what there is.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -90,10 +91,14 @@ def estimate_of(grid: Grid) -> Estimate:
     return Estimate(make_inputs(sets[0].train, {}, torch.device("cpu")), grid.settings)
 
 
-def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) -> list[CellResult]:
+@contextlib.contextmanager
+def ran_grid(
+    grid: Grid, folder: Path, jobs: int, threads: int | None = None
+) -> Iterator[list[CellResult]]:
     """Run the cells that `folder` lacks, `jobs` at a time, each in a process of its own.
 
-    The cores are divided among them. A cell that fails is noted and the others go on.
+    The cores are divided among them. A cell that fails is noted and the others go on. The folder
+    is held while the results are in use.
 
     Raises:
         JobError: the folder is of another comparison, or another process is at work in it.
@@ -144,7 +149,13 @@ def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) ->
                 results[cell] = _note(cell, grid, folder, error)
                 advance(1, left=duration(left()))
                 _say(results[cell], len(results), len(cells), left())
-        return [results[cell] for cell in cells]
+        yield [results[cell] for cell in cells]
+
+
+def run_grid(grid: Grid, folder: Path, jobs: int, threads: int | None = None) -> list[CellResult]:
+    """What `ran_grid` gives, for callers that write nothing more into the folder."""
+    with ran_grid(grid, folder, jobs, threads) as results:
+        return results
 
 
 def done_cells(grid: Grid, folder: Path) -> dict[Cell, CellResult]:

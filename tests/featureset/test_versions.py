@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from sgfd.featureset import (
@@ -16,9 +17,11 @@ from sgfd.featureset import (
     load,
     lock_folder,
     push,
+    reading,
     verify,
     version_of,
 )
+from sgfd.featureset.publish import _exchange
 from sgfd.featureset.sharing import in_silence
 
 inventory_module = sys.modules["sgfd.featureset.inventory"]
@@ -193,14 +196,21 @@ def test_of_several_writers_one_wins_and_the_others_are_told(tmp_path, make):
 def test_a_reader_sees_a_whole_version_while_latest_moves(tmp_path, make):
     root, wrong, stop = tmp_path / "artifacts", [], threading.Event()
     root.mkdir()
+    looks = 0
     expected = {seed: make(tmp_path / f"set{seed}", seed)["text"] for seed in range(2)}
     push(load(tmp_path / "set0"), str(root / "office"))
 
     def read():
+        nonlocal looks
         while not stop.is_set():
-            opened = load(root / "office@latest")
+            try:
+                opened = load(root / "office@latest")
+            except Exception as error:
+                wrong.append(error)
+                break
             if not (opened.modalities["text"] == expected[opened.manifest.seed]).all():
                 wrong.append(opened.path)
+            looks += 1
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -209,6 +219,36 @@ def test_a_reader_sees_a_whole_version_while_latest_moves(tmp_path, make):
     stop.set()
     reader.join()
     assert wrong == []
+    assert looks
+
+
+def test_a_file_that_vanishes_with_its_set_is_looked_for_in_the_next(tmp_path, make, monkeypatch):
+    make(tmp_path / "office", 0)
+    real = reading.FeatureSet
+
+    def vanishing(path):
+        monkeypatch.setattr(reading, "FeatureSet", real)
+        make(tmp_path / "office", 1, overwrite=True)
+        raise FileNotFoundError(path / "text.npy")
+
+    monkeypatch.setattr(reading, "FeatureSet", vanishing)
+    assert load(tmp_path / "office").manifest.seed == 1
+
+
+def test_rows_of_one_set_are_never_read_with_the_ids_of_another(tmp_path, make):
+    make(tmp_path / "office", 0)
+    opened = load(tmp_path / "office")
+    make(tmp_path / "office", 1, overwrite=True)
+    for read in (lambda: opened.item_ids, lambda: opened.align(np.array(["x"]))):
+        with pytest.raises(FeatureSetError, match="was replaced by another set"):
+            read()
+
+
+def test_a_folder_that_can_not_be_exchanged_stays(tmp_path):
+    (tmp_path / "good").mkdir()
+    with pytest.raises(FileNotFoundError):
+        _exchange(tmp_path / "missing", tmp_path / "good")
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
 
 
 def test_the_inventory_tells_versions_from_what_is_at_work(root, tmp_path):

@@ -27,3 +27,10 @@ def test_a_line_says_how_far_it_is(caplog, monkeypatch):
 
 def test_short_work_says_nothing(caplog, monkeypatch):
     assert lines_of(caplog, 60.0, monkeypatch) == []
+
+
+def test_closed_standard_error_stops_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(MODULE, "_hidden", False)
+    with progress(3, "training") as advance:
+        advance(3)

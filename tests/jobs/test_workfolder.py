@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sgfd.featureset import lock_folder, remove_locked
 from sgfd.jobs import JobError, WorkFolder, pack, unpack
 
 
@@ -152,3 +153,28 @@ def test_a_packed_optimiser_goes_on_as_if_it_had_not_stopped():
     for _ in range(3):
         step(*second)
     torch.testing.assert_close(second[0].weight, whole[0].weight, rtol=0, atol=0)
+
+
+def test_who_ends_takes_nothing_from_who_begins(tmp_path, monkeypatch):
+    """Another process has the folder as soon as its lock is gone."""
+    folder, unlink, others = tmp_path / ".out.partial", Path.unlink, []
+    own = lock_folder(folder)
+    (folder / "result").mkdir()
+    (folder / "result" / "file").touch()
+    (folder / "identity.json").touch()
+
+    def then_another_begins(path):
+        unlink(path)
+        if path.name == "lock":
+            others.append(lock_folder(folder))
+            (folder / "identity.json").write_text("the other's")
+
+    monkeypatch.setattr(Path, "unlink", then_another_begins)
+    remove_locked(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["identity.json", "lock"]
+    assert (folder / "identity.json").read_text() == "the other's"
+    monkeypatch.undo()
+    remove_locked(folder)
+    assert list(tmp_path.iterdir()) == []
+    for lock in (own, *others):
+        os.close(lock)

@@ -1,8 +1,13 @@
 """Bad input: one line that says what, where and what to do; exit code 2; nothing written."""
 
+import os
+import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
+
+from sgfd.commands.inputs import runs_made_with
 
 TRAIN = ("train", "--backbone", "bm3", "--dataset", "sample")
 TUNE = ("tune", "--backbone", "bpr", "--dataset", "sample")
@@ -241,3 +246,24 @@ def test_an_unknown_user_is_refused(pipeline):
     done = pipeline("recommend", "--user", "nobody")
     assert done.code == 2
     assert "user 'nobody': is not among the 600 users" in done.err
+
+
+def test_a_pipe_that_closes_early_is_no_success(command, tmp_path):
+    """As a shell tells of a program that SIGPIPE ended."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(
+            (*command, "data", "show", "sample"),
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_folder_in_the_place_of_a_record_is_no_run(tmp_path):
+    (tmp_path / "runs" / "odd" / "run.json").mkdir(parents=True)
+    nowhere = tmp_path / "nowhere"
+    assert runs_made_with("0" * 64, tmp_path / "runs", nowhere, nowhere) == []

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +98,39 @@ def test_a_half_copied_run_is_refused(pipeline, tmp_path):
         assert f"is not a run: {file} is missing" in done.err
         path.write_bytes(content)
     assert pipeline("evaluate", "run").code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 3.0])
+def test_ctrl_c_reaches_a_comparison_whose_server_still_imports(seconds, command, tmp_path):
+    """A terminal sends it to all processes of the command, not to the first alone."""
+    arguments = ("--dataset", "sample", "--backbones", "bm3", "--features", "none", "--jobs", "1")
+    with subprocess.Popen(
+        (*command, "compare", *arguments),
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    ) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+
+        def has_server():
+            try:
+                return any(
+                    b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes()
+                    for child in children.read_text().split()
+                )
+            except OSError:
+                return False
+
+        for _ in range(6000):
+            if has_server():
+                break
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)
+        err = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("interrupted; the same command goes on")

@@ -183,3 +183,11 @@ def test_diversity_is_measured_where_the_generic_features_are(sample_run):
     assert per_user["diversity_text@20"].mean() == pytest.approx(test["diversity_text@20"])
     with pytest.raises(JobError, match=r"is not what .* was made on; give sample"):
         sample_run.generic_features(replace(SAMPLE, interactions=None))
+
+
+def test_settings_of_another_version_are_refused_in_one_line(copy):
+    record = json.loads((copy / "run.json").read_text())
+    record["settings"]["of_old"] = 1
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(JobError, match=r"holds settings that \w+ does not take \(of_old\)"):
+        _ = load_run(copy).model

@@ -274,7 +274,27 @@ def test_two_searches_never_share_a_folder(tmp_path):
         tuned_settings(search_of(trials=1), tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", json.dumps({"number": 0})])
+TRIAL = {"number": 0, "state": "complete", "values": {}, "recall": 0.1, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        json.dumps({"number": 0}),
+        *(
+            json.dumps(TRIAL | wrong)
+            for wrong in (
+                {"recall": None},
+                {"recall": "high"},
+                {"state": "ended"},
+                {"state": "failed"},
+                {"scores": None},
+                {"values": []},
+            )
+        ),
+    ],
+)
 def test_a_mangled_file_of_trials_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "trials.jsonl").write_text(text)
     with pytest.raises(JobError, match=r"trials.jsonl: can't be read"):

@@ -20,6 +20,7 @@ from sgfd.jobs import JobError, locked
 from sgfd.recommenders import find_backbone
 from sgfd.recommenders.comparison import ComparedFeatures, Comparison, compare, contrasts, running
 from sgfd.recommenders.comparison.grid import Grid, compared, label_features
+from sgfd.recommenders.comparison.processes import Task, run_processes
 from sgfd.recommenders.comparison.running import duration, name_of, plan, run_grid
 from sgfd.recommenders.comparison.summary import split_words
 from sgfd.recommenders.run_folder import load_run
@@ -463,6 +464,24 @@ def test_a_killed_comparison_takes_its_cells_with_it(start, tmp_path):
         assert time.monotonic() < end, "the cell goes on alone"
         time.sleep(0.1)
     assert json.loads((tmp_path / "c" / "comparison.json").read_text())["format"] == 1
+
+
+def test_an_error_longer_than_a_pipe_holds_is_told(tmp_path):
+    task = Task(
+        "sample",
+        None,
+        SAMPLE.interactions.fingerprint(),
+        "popular",
+        find_backbone("popular").Settings(),
+        None,
+        None,
+        {"runs_root": tmp_path, "name": "x", "threads": 1, "judge_users": ["u" * 100_000]},
+        tmp_path,
+    )
+    ((name, error),) = run_processes({"cell": task}, 1)
+    assert name == "cell"
+    assert "uuu" in error
+    assert 100 < len(error) < 10_000
 
 
 def test_times_are_told_in_words():
