@@ -124,9 +124,7 @@ class FeatureSet:
         The rows are those that were mapped when it was opened.
         """
         if hashlib.sha256(_read_manifest(self.path)).hexdigest() != self.manifest_sha256:
-            raise FeatureSetError(
-                self.path, "was replaced by another set while it was in use", "begin anew"
-            )
+            raise FeatureSetError(self.path, "was replaced meanwhile", "run the command again")
 
     def present(self, modality: str) -> NDArray[np.bool_]:
         """Which items have the modality, bool (n,)."""

@@ -442,9 +442,16 @@ def test_a_set_that_is_replaced_meanwhile_is_not_overwritten(
     made = embed(old, catalogue(generic), tmp_path / "set", append=True)
     opened = load(made.artifact)
     manifest = json.loads((made.artifact / "manifest.json").read_text())
-    (made.artifact / "manifest.json").write_text(
-        json.dumps(manifest | {"created": "2030-01-01T00:00:00Z"})
-    )
+    write = embedding._write
+
+    def then_replaced(*arguments):
+        written = write(*arguments)
+        (made.artifact / "manifest.json").write_text(
+            json.dumps(manifest | {"created": "2030-01-01T00:00:00Z"})
+        )
+        return written
+
+    monkeypatch.setattr(embedding, "_write", then_replaced)
     with pytest.raises(DistillError, match="was replaced meanwhile; run the command again"):
         embed(opened, catalogue(generic), made.artifact, append=True, overwrite=True)
     assert load(made.artifact).manifest.created == "2030-01-01T00:00:00Z"

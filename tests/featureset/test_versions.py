@@ -240,7 +240,7 @@ def test_rows_of_one_set_are_never_read_with_the_ids_of_another(tmp_path, make):
     opened = load(tmp_path / "office")
     make(tmp_path / "office", 1, overwrite=True)
     for read in (lambda: opened.item_ids, lambda: opened.align(np.array(["x"]))):
-        with pytest.raises(FeatureSetError, match="was replaced by another set"):
+        with pytest.raises(FeatureSetError, match="was replaced meanwhile"):
             read()
 
 
