@@ -791,7 +791,7 @@ def test_interrupted_verifying_hashes_no_further(feature_set, monkeypatch):
         def update(self, block):
             updates.append(len(block))
             hashed.set()
-            time.sleep(0.05)
+            time.sleep(0.3)
 
         def hexdigest(self):
             return ""
