@@ -48,6 +48,7 @@ def main() -> None:
     logging.getLogger("sgfd").setLevel(logging.INFO)
     context = None
     try:
+        _refuse_undecodable(sys.argv[1:])
         # As click's own main, which would print an empty line before an interrupt reaches us.
         context = cli.make_context("pipeline", sys.argv[1:])
         with context:
@@ -82,6 +83,15 @@ def main() -> None:
             click.echo("this is a bug: PIPELINE_DEBUG=1 shows where", err=True)
             code = 1
     sys.exit(code)
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    """Refuse bytes that are no text before any work: Arrow and JSON could not write them later."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"{argument!r}: is no UTF-8; give a name that is") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -263,6 +263,14 @@ def test_a_pipe_that_closes_early_is_no_success(command, tmp_path):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_name_that_is_no_text_is_refused_before_any_work(command, tmp_path):
+    arguments = ("train", "--backbone", "popular", "--dataset", "sample", "--runs-root", b"caf\xe9")
+    done = subprocess.run((*command, *arguments), capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr == b"error: 'caf\\udce9': is no UTF-8; give a name that is\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_in_the_place_of_a_record_is_no_run(tmp_path):
     (tmp_path / "runs" / "odd" / "run.json").mkdir(parents=True)
     nowhere = tmp_path / "nowhere"
