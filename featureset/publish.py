@@ -18,7 +18,6 @@ _RENAME_EXCHANGE = 2
 LOCK = "lock"  # the file by which a process has a folder
 MOST_ATTEMPTS = 100  # to lock a folder that others make and remove meanwhile
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NOT_KNOWN_THERE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)  # of a system or file system
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -126,13 +125,12 @@ def remove_locked(folder: Path) -> None:
 
     Its lock goes last: from then on another process may have the folder, and what is in it.
     """
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != LOCK:
-            with contextlib.suppress(OSError):
-                entry.unlink()
     with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != LOCK:
+                entry.unlink()
         (folder / LOCK).unlink()
         folder.rmdir()
 
@@ -189,20 +187,16 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _exchange(first: Path, second: Path) -> None:
     """Swap two folders atomically where the system can, else by three renames."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        paths = os.fsencode(first), os.fsencode(second)
-        if not renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
-            return
-        if (why := ctypes.get_errno()) not in _NOT_KNOWN_THERE:
-            raise OSError(why, os.strerror(why), str(second))
-    aside = second.with_name(f".{second.name}.replaced-{os.getpid()}")
-    second.rename(aside)
-    try:
-        first.rename(second)
-    except OSError:
-        aside.rename(second)
-        raise
-    aside.rename(first)
+    paths = os.fsencode(first), os.fsencode(second)
+    if renameat2 is None or renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
+        aside = second.with_name(f".{second.name}.replaced-{os.getpid()}")
+        second.rename(aside)
+        try:
+            first.rename(second)
+        except OSError:
+            aside.rename(second)
+            raise
+        aside.rename(first)
 
 
 def _sync(path: Path) -> None:

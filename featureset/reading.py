@@ -1,10 +1,11 @@
 """Opening a feature set: checked, memory-mapped, aligned to a data set's items."""
 
+import contextlib
 import hashlib
 import json
 import math
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,18 +114,21 @@ class FeatureSet:
         return self._texts("label")
 
     def _texts(self, name: str) -> NDArray[np.object_]:
-        with Table(self.path / TABLE) as table:
+        with self._not_replaced(), Table(self.path / TABLE) as table:
             column = read_texts(table, [name], self.n_items)[name]
-        self._refuse_replaced()
         return np.array(column.to_pylist(), dtype=object)
 
-    def _refuse_replaced(self) -> None:
-        """Refuse what was just read from the folder, where another set is in it by now.
+    @contextlib.contextmanager
+    def _not_replaced(self) -> Iterator[None]:
+        """Read more from the folder; refused, however that ends, if another set is in it by then.
 
         The rows are those that were mapped when it was opened.
         """
-        if hashlib.sha256(_read_manifest(self.path)).hexdigest() != self.manifest_sha256:
-            raise FeatureSetError(self.path, "was replaced meanwhile", "run the command again")
+        try:
+            yield
+        finally:
+            if hashlib.sha256(_read_manifest(self.path)).hexdigest() != self.manifest_sha256:
+                raise FeatureSetError(self.path, "was replaced meanwhile", "run the command again")
 
     def present(self, modality: str) -> NDArray[np.bool_]:
         """Which items have the modality, bool (n,)."""
@@ -171,10 +175,8 @@ class FeatureSet:
                 self.path, "holds no neighbours", "make it with `pipeline distill --neighbours K`"
             )
         most_rows = self.n_items * min(record.k, self.n_items)
-        with Table(self.path / record.file) as table:
-            neighbours = table.read(NEIGHBOUR_SCHEMA, most_rows)
-        self._refuse_replaced()
-        return neighbours
+        with self._not_replaced(), Table(self.path / record.file) as table:
+            return table.read(NEIGHBOUR_SCHEMA, most_rows)
 
     def student(self) -> dict[str, NDArray[np.float32]]:
         """The student's tensors: `{modality}.weight | bias | mean | scale`.
@@ -189,8 +191,8 @@ class FeatureSet:
         if self.manifest.student is None:
             raise FeatureSetError(self.path, "has no student", "choose one made by distillation")
         path = self.path / self.manifest.student.file
-        tensors = _read_tensors(path)
-        self._refuse_replaced()
+        with self._not_replaced():
+            tensors = _read_tensors(path)
         for modality in self.manifest.layers:
             d, source = modality.dimension, modality.source_dimension
             shapes = {"weight": (d, source), "bias": (d,), "mean": (source,), "scale": (source,)}

@@ -339,12 +339,13 @@ def _receive_whole(
     Raises:
         FeatureSetError: what comes is something else.
     """
-    begun = path.stat().st_size if path.exists() else 0
+    begun = 0
+    if path.exists():
+        begun = path.stat().st_size
+        path.chmod(0o644)  # it may be a whole, shorter file of a push that was given up
     if begun > record.bytes:
         path.unlink()
         begun = 0
-    elif begun < record.bytes and path.exists():
-        path.chmod(0o644)  # of a shorter file that was whole, in a push that was given up
     advance(begun)
     while True:
         path.touch()

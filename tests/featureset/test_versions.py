@@ -242,6 +242,9 @@ def test_rows_of_one_set_are_never_read_with_the_ids_of_another(tmp_path, make):
     for read in (lambda: opened.item_ids, lambda: opened.align(np.array(["x"]))):
         with pytest.raises(FeatureSetError, match="was replaced meanwhile"):
             read()
+    (tmp_path / "office" / "features.parquet").unlink()  # which alone would be called a broken set
+    with pytest.raises(FeatureSetError, match="was replaced meanwhile"):
+        _ = opened.labels
 
 
 def test_a_folder_that_can_not_be_exchanged_stays(tmp_path):
